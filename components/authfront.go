@@ -1,0 +1,251 @@
+package components
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"sort"
+	"strings"
+
+	appsv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/apps/v1"
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
+	"github.com/pulumi/pulumi-random/sdk/v4/go/random"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// Team is a group of users with one key.
+type Team struct {
+	Name string
+	// Models that the team may use. Default: all.
+	Models []string
+	// RequestsPerMinute that the team may make, over all models. Default: no limit.
+	RequestsPerMinute int
+	// Background lets every other team's requests overtake this team's in a queue. Default: false.
+	Background bool
+}
+
+// Route is one pool as the front sees it.
+type Route struct {
+	// Pool is a short name for backends and metrics.
+	Pool string
+	// Models that the pool answers for.
+	Models []string
+	// Host resolves to the pool's pods, without the cluster's domain.
+	Host pulumi.StringInput
+	// MaxPods is the largest number of pods that the pool will have.
+	MaxPods int
+	// Slots is the number of requests that one pod answers at a time, for each model.
+	Slots int
+}
+
+// AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
+type AuthFrontArgs struct {
+	Namespace pulumi.StringInput
+	// Image is a HAProxy 3.4 image: older ones cannot look into large bodies.
+	Image  string
+	Teams  []Team
+	Routes []Route
+	// ClusterDomain is appended to each route's host: HAProxy resolves full names only. Default: cluster.local.
+	ClusterDomain string
+	// Replicas of the front. Slots and limits are divided among them. Default: 2.
+	Replicas int
+	// Expose makes the front reachable from outside the cluster. Default: it is not.
+	Expose Expose
+}
+
+// AuthFront is the only way to the pools: HAProxy with a key per team, a queue per pool and model, and a Prometheus exporter.
+type AuthFront struct {
+	pulumi.ResourceState
+
+	// Endpoint is the base URL that clients use.
+	Endpoint pulumi.StringOutput
+	// APIKeys are the teams' keys, by team. Secret.
+	APIKeys pulumi.StringMapOutput
+	// MetricsHost resolves to the address of every front pod, and MetricsPort is where its exporter listens.
+	MetricsHost pulumi.StringOutput
+	MetricsPort int
+}
+
+const (
+	// answerSeconds is how long a connection may be silent: loading a 70B model from a network volume (5 min) and then a whole
+	// generation that is not streamed (8k tokens at 15 tokens/s, 9 min) must fit.
+	answerSeconds = 900
+	// bodyBytes is the largest body that is looked into for its model: 32 MiB hold about ten photographs in base64.
+	bodyBytes = 32 << 20
+	// keyLength in characters of [A-Za-z0-9]: 238 bits.
+	keyLength = 40
+)
+
+// NewAuthFront makes the keys, the front's configuration and its pods, and waits for their rollout.
+func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption) (*AuthFront, error) {
+	a := *args
+	setDefault(&a.ClusterDomain, "cluster.local")
+	setDefault(&a.Replicas, 2)
+	if len(a.Teams) == 0 {
+		return nil, fmt.Errorf("AuthFront %s: teams is empty: nobody could ask anything", name)
+	}
+	if len(a.Routes) == 0 {
+		return nil, fmt.Errorf("AuthFront %s: routes is empty: nothing could answer", name)
+	}
+
+	front := &AuthFront{MetricsPort: portMetrics}
+	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:AuthFront", name, pulumi.Map{
+		"namespace": a.Namespace, "image": pulumi.String(a.Image), "replicas": pulumi.Int(a.Replicas),
+	}, front, opts...); err != nil {
+		return nil, err
+	}
+	parent := pulumi.Parent(front)
+
+	keys, err := a.keys(ctx, name, front, parent)
+	if err != nil {
+		return nil, fmt.Errorf("creating the keys of %s: %w", name, err)
+	}
+	config, err := a.config(ctx, name, parent)
+	if err != nil {
+		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
+	}
+	if err := a.deployment(ctx, name, config, keys, parent); err != nil {
+		return nil, fmt.Errorf("creating the deployment of %s: %w", name, err)
+	}
+	if err := networkPolicy(ctx, name, a.Namespace, roleFront, allow{
+		ingress: networkingv1.NetworkPolicyIngressRuleArray{
+			&networkingv1.NetworkPolicyIngressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(portAPI)}},
+			&networkingv1.NetworkPolicyIngressRuleArgs{From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}},
+		},
+		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
+			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
+		}},
+	}, parent); err != nil {
+		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
+	}
+	if err := disruptionBudget(ctx, name, a.Namespace, roleFront, parent); err != nil {
+		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
+	}
+	if err := a.metricsService(ctx, name, front, parent); err != nil {
+		return nil, fmt.Errorf("creating the metrics service of %s: %w", name, err)
+	}
+	if err := a.expose(ctx, name, front, parent); err != nil {
+		return nil, fmt.Errorf("exposing %s: %w", name, err)
+	}
+	return front, ctx.RegisterResourceOutputs(front, pulumi.Map{
+		"endpoint": front.Endpoint, "apiKeys": front.APIKeys, "metricsHost": front.MetricsHost,
+	})
+}
+
+// keys makes one password per team and the Secret with their hashes, which is all that the front ever sees of them.
+func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+	keys := pulumi.StringMap{}
+	for _, team := range a.Teams {
+		key, err := random.NewRandomPassword(ctx, name+"-key-"+team.Name, &random.RandomPasswordArgs{
+			Length: pulumi.Int(keyLength), Special: pulumi.Bool(false), // no character that a shell or a header would need quoted
+		}, opts...)
+		if err != nil {
+			return pulumi.StringPtrOutput{}, err
+		}
+		keys[team.Name] = key.Result
+	}
+	front.APIKeys = pulumi.ToSecret(keys.ToStringMapOutput()).(pulumi.StringMapOutput)
+	secret, err := corev1.NewSecret(ctx, name+"-keys", &corev1.SecretArgs{
+		Metadata:   autonamed(a.Namespace, roleFront, name),
+		StringData: pulumi.StringMap{"keys.map": front.APIKeys.ApplyT(hashedKeys).(pulumi.StringOutput)},
+	}, opts...)
+	if err != nil {
+		return pulumi.StringPtrOutput{}, err
+	}
+	return secret.Metadata.Name(), nil
+}
+
+// hashedKeys is a HAProxy map: "sha256hex team" a line, sorted.
+func hashedKeys(keys map[string]string) string {
+	lines := make([]string, 0, len(keys))
+	for team, key := range keys {
+		sum := sha256.Sum256([]byte(key))
+		lines = append(lines, hex.EncodeToString(sum[:])+" "+team+"\n")
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "")
+}
+
+func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+	hosts := pulumi.StringArray{}
+	for _, route := range a.Routes {
+		hosts = append(hosts, route.Host)
+	}
+	haproxy := hosts.ToStringArrayOutput().ApplyT(a.haproxyConfig).(pulumi.StringOutput)
+	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
+		Metadata: autonamed(a.Namespace, roleFront, name),
+		Data: pulumi.StringMap{
+			"haproxy.cfg":    haproxy,
+			"models.map":     pulumi.String(a.modelsMap()),
+			"grants.map":     pulumi.String(a.grantsMap()),
+			"limits.map":     pulumi.String(a.teamsMap(func(t Team) int { return divide(t.RequestsPerMinute, a.Replicas) })),
+			"priorities.map": pulumi.String(a.teamsMap(Team.priorityClass)),
+		},
+	}, opts...)
+	if err != nil {
+		return pulumi.StringPtrOutput{}, err
+	}
+	return config.Metadata.Name(), nil
+}
+
+func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, opts ...pulumi.ResourceOption) error {
+	const grace = 10 // seconds that Services and ingress controllers are given to forget a pod before it stops to listen
+	container := &corev1.ContainerArgs{
+		Name:            pulumi.String("haproxy"),
+		Image:           pulumi.String(a.Image),
+		Command:         pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
+		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)},
+		ReadinessProbe:  httpProbe(portNameHTTP, "/healthz", 5, 2),
+		LivenessProbe:   httpProbe(portNameHTTP, "/healthz", 10, 3),
+		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(grace)}}},
+		Resources:       requests("250m", "1Gi"), // idle 30 MB; a body under inspection takes up to 32 MiB, so about 30 large ones at once
+		SecurityContext: restrictedContainer(),
+		VolumeMounts:    corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)},
+	}
+	_, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
+		Metadata: named(a.Namespace, roleFront, name, name),
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: pulumi.Int(a.Replicas),
+			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
+			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
+				MaxSurge: pulumi.Int(1), MaxUnavailable: pulumi.Int(0),
+			}},
+			Template: &corev1.PodTemplateSpecArgs{
+				Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleFront, name)},
+				Spec: &corev1.PodSpecArgs{
+					AutomountServiceAccountToken:  pulumi.Bool(false),
+					SecurityContext:               restrictedPod(uidHAProxy),
+					TerminationGracePeriodSeconds: pulumi.Int(grace + answerSeconds + 20),
+					TopologySpreadConstraints: corev1.TopologySpreadConstraintArray{&corev1.TopologySpreadConstraintArgs{
+						MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
+						LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
+					}},
+					Containers: corev1.ContainerArray{container},
+					Volumes: corev1.VolumeArray{
+						configVolume("config", config, 0o444),
+						&corev1.VolumeArgs{Name: pulumi.String("keys"), Secret: &corev1.SecretVolumeSourceArgs{SecretName: keys, DefaultMode: pulumi.Int(0o440)}},
+					},
+				},
+			},
+		},
+	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: serverTimeout, Update: serverTimeout})}, opts...)...)
+	return err
+}
+
+// metricsService lets Prometheus find each front pod by DNS, without rights to ask the API server.
+func (a *AuthFrontArgs) metricsService(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
+	metadata := named(a.Namespace, roleFront, name, name+"-metrics")
+	metadata.Annotations = skipAwait()
+	service, err := corev1.NewService(ctx, name+"-metrics", &corev1.ServiceArgs{Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
+		ClusterIP: pulumi.String("None"),
+		Selector:  selectInstance(roleFront, name),
+		Ports:     corev1.ServicePortArray{tcpPort(portNameMetrics, portMetrics)},
+	}}, opts...)
+	if err != nil {
+		return err
+	}
+	front.MetricsHost = pulumi.Sprintf("%s.%s.svc", service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem())
+	return nil
+}

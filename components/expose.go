@@ -1,0 +1,110 @@
+package components
+
+import (
+	"fmt"
+	"strconv"
+
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// Expose makes the front reachable from outside the cluster, in one way. The zero value leaves it inside.
+type Expose struct {
+	LoadBalancer *LoadBalancer
+	Ingress      *Ingress
+}
+
+// LoadBalancer asks the cloud for an address. The front speaks plain HTTP there: use it on a private network.
+type LoadBalancer struct {
+	// SourceRanges that may connect, in CIDR notation. Default: all.
+	SourceRanges []string
+}
+
+// Ingress routes a host name through the cluster's ingress controller.
+type Ingress struct {
+	Host string
+	// ClassName of the controller. Default: the cluster's default class.
+	ClassName string
+	// TLSSecret holds the host's certificate. Default: plain HTTP.
+	TLSSecret string
+}
+
+// expose makes the Service that users reach, what stands before it, and the endpoint's URL.
+func (a *AuthFrontArgs) expose(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
+	spec := &corev1.ServiceSpecArgs{
+		Type:     pulumi.String("ClusterIP"),
+		Selector: selectInstance(roleFront, name),
+		Ports: corev1.ServicePortArray{&corev1.ServicePortArgs{
+			Name: pulumi.String(portNameHTTP), Port: pulumi.Int(portService), TargetPort: pulumi.String(portNameHTTP), Protocol: pulumi.String("TCP"),
+		}},
+	}
+	if lb := a.Expose.LoadBalancer; lb != nil {
+		spec.Type = pulumi.String("LoadBalancer")
+		if len(lb.SourceRanges) > 0 {
+			spec.LoadBalancerSourceRanges = pulumi.ToStringArray(lb.SourceRanges)
+		}
+	}
+	service, err := corev1.NewService(ctx, name, &corev1.ServiceArgs{Metadata: named(a.Namespace, roleFront, name, name), Spec: spec}, opts...)
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.Expose.Ingress != nil:
+		front.Endpoint = pulumi.String(a.Expose.Ingress.url()).ToStringOutput()
+		return a.ingress(ctx, name, service, opts...)
+	case a.Expose.LoadBalancer != nil:
+		front.Endpoint = service.Status.LoadBalancer().Ingress().Index(pulumi.Int(0)).ApplyT(func(address corev1.LoadBalancerIngress) string {
+			if address.Hostname != nil {
+				return "http://" + *address.Hostname
+			}
+			if address.Ip != nil {
+				return "http://" + *address.Ip
+			}
+			return ""
+		}).(pulumi.StringOutput)
+	default:
+		front.Endpoint = pulumi.Sprintf("http://%s.%s.svc.%s", service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), a.ClusterDomain)
+	}
+	return nil
+}
+
+func (i *Ingress) url() string {
+	if i.TLSSecret != "" {
+		return "https://" + i.Host
+	}
+	return "http://" + i.Host
+}
+
+func (a *AuthFrontArgs) ingress(ctx *pulumi.Context, name string, service *corev1.Service, opts ...pulumi.ResourceOption) error {
+	in := a.Expose.Ingress
+	metadata := named(a.Namespace, roleFront, name, name)
+	// ingress-nginx would cut a generation after 60 s, refuse an image over 1 MB, and hold a stream back; other controllers ignore these.
+	metadata.Annotations = pulumi.StringMap{
+		"nginx.ingress.kubernetes.io/proxy-read-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
+		"nginx.ingress.kubernetes.io/proxy-send-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
+		"nginx.ingress.kubernetes.io/proxy-body-size":           pulumi.String(fmt.Sprintf("%dm", bodyBytes>>20)),
+		"nginx.ingress.kubernetes.io/proxy-buffering":           pulumi.String("off"),
+		"nginx.ingress.kubernetes.io/proxy-request-buffering":   pulumi.String("off"),
+		"nginx.ingress.kubernetes.io/proxy-next-upstream-tries": pulumi.String("1"), // the front does the retries
+	}
+	spec := &networkingv1.IngressSpecArgs{Rules: networkingv1.IngressRuleArray{&networkingv1.IngressRuleArgs{
+		Host: pulumi.String(in.Host),
+		Http: &networkingv1.HTTPIngressRuleValueArgs{Paths: networkingv1.HTTPIngressPathArray{&networkingv1.HTTPIngressPathArgs{
+			Path: pulumi.String("/"), PathType: pulumi.String("Prefix"),
+			Backend: &networkingv1.IngressBackendArgs{Service: &networkingv1.IngressServiceBackendArgs{
+				Name: service.Metadata.Name().Elem(), Port: &networkingv1.ServiceBackendPortArgs{Name: pulumi.String(portNameHTTP)},
+			}},
+		}}},
+	}}}
+	if in.ClassName != "" {
+		spec.IngressClassName = pulumi.String(in.ClassName)
+	}
+	if in.TLSSecret != "" {
+		spec.Tls = networkingv1.IngressTLSArray{&networkingv1.IngressTLSArgs{
+			Hosts: pulumi.ToStringArray([]string{in.Host}), SecretName: pulumi.String(in.TLSSecret),
+		}}
+	}
+	_, err := networkingv1.NewIngress(ctx, name, &networkingv1.IngressArgs{Metadata: metadata, Spec: spec}, opts...)
+	return err
+}

@@ -1,0 +1,95 @@
+package components
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// All names that two objects must agree on stand here, once.
+
+// A role is the app.kubernetes.io/component label of a pod: Services, NetworkPolicies and PodDisruptionBudgets select by it.
+type role string
+
+const (
+	roleWriter     role = "model-writer"
+	roleServer     role = "ollama-server"
+	roleFront      role = "auth-front"
+	rolePrometheus role = "prometheus"
+)
+
+// Ports, by number for containers and by name for everything that refers to them.
+const (
+	portOllama     = 11434 // Ollama's own default
+	portAPI        = 8080  // the front, unprivileged: HAProxy runs as a plain user
+	portMetrics    = 8404  // HAProxy's conventional exporter port
+	portPrometheus = 9090
+	portService    = 80 // the port that users see
+
+	portNameHTTP    = "http"
+	portNameMetrics = "metrics"
+)
+
+// modelsPath is where every pod that knows the store mounts it, so that OLLAMA_MODELS is the same everywhere.
+const modelsPath = "/models"
+
+// instanceLabel tells the pods of one component instance from those of another of the same role (two pools, say).
+const instanceLabel = "app.kubernetes.io/instance"
+
+// selectRole matches every pod of a role.
+func selectRole(r role) pulumi.StringMap {
+	return pulumi.StringMap{"app.kubernetes.io/component": pulumi.String(r)}
+}
+
+// selectInstance matches the pods of one component instance.
+func selectInstance(r role, instance string) pulumi.StringMap {
+	selector := selectRole(r)
+	selector[instanceLabel] = pulumi.String(instance)
+	return selector
+}
+
+// labels are what every object of a component instance carries: its selector plus the recommended labels.
+func labels(r role, instance string) pulumi.StringMap {
+	all := selectInstance(r, instance)
+	all["app.kubernetes.io/name"] = pulumi.String("ollama-k8s")
+	all["app.kubernetes.io/managed-by"] = pulumi.String("pulumi")
+	return all
+}
+
+// named is the metadata of an object whose name is a contract (others refer to it, or a person types it).
+func named(namespace pulumi.StringInput, r role, instance, name string) *metav1.ObjectMetaArgs {
+	return &metav1.ObjectMetaArgs{Name: pulumi.String(name), Namespace: namespace, Labels: labels(r, instance)}
+}
+
+// autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the pods that mount
+// it roll because its name changed, and the former object goes after them.
+func autonamed(namespace pulumi.StringInput, r role, instance string) *metav1.ObjectMetaArgs {
+	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: labels(r, instance)}
+}
+
+// digest is a short stable name for content: 10 hex digits (40 bits) tell the few objects of one stack apart.
+func digest(parts ...string) string {
+	sum := sha256.New()
+	for _, part := range parts {
+		// The length goes first, or ("ab","c") and ("a","bc") would share a digest.
+		fmt.Fprintf(sum, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:10]
+}
+
+// fileKey turns a model name such as hf.co/org/model:tag into a ConfigMap key, which may hold only [-._a-zA-Z0-9]. The digest keeps
+// two names apart that differ only in the replaced characters.
+func fileKey(model string) string {
+	safe := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '.':
+			return r
+		}
+		return '_'
+	}, model)
+	return safe + "-" + digest(model)
+}

@@ -1,0 +1,55 @@
+package components
+
+import (
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// allow says who may talk to a pod and to whom it may talk. What is not listed is closed, in both directions.
+type allow struct {
+	ingress networkingv1.NetworkPolicyIngressRuleArray
+	egress  networkingv1.NetworkPolicyEgressRuleArray
+}
+
+// networkPolicy closes the pods of one component instance but for what a lists.
+func networkPolicy(ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, a allow, opts ...pulumi.ResourceOption) error {
+	if a.ingress == nil {
+		a.ingress = networkingv1.NetworkPolicyIngressRuleArray{}
+	}
+	if a.egress == nil {
+		a.egress = networkingv1.NetworkPolicyEgressRuleArray{}
+	}
+	_, err := networkingv1.NewNetworkPolicy(ctx, name, &networkingv1.NetworkPolicyArgs{
+		Metadata: named(namespace, r, name, name),
+		Spec: &networkingv1.NetworkPolicySpecArgs{
+			PodSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, name)},
+			PolicyTypes: pulumi.StringArray{pulumi.String("Ingress"), pulumi.String("Egress")},
+			Ingress:     a.ingress,
+			Egress:      a.egress,
+		},
+	}, opts...)
+	return err
+}
+
+func tcp(port int) *networkingv1.NetworkPolicyPortArgs {
+	return &networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(port), Protocol: pulumi.String("TCP")}
+}
+
+// podsOf are the pods of a role in the same namespace.
+func podsOf(r role) networkingv1.NetworkPolicyPeerArray {
+	return networkingv1.NetworkPolicyPeerArray{&networkingv1.NetworkPolicyPeerArgs{PodSelector: &metav1.LabelSelectorArgs{MatchLabels: selectRole(r)}}}
+}
+
+// anyNamespace are all pods of the cluster, but nothing outside it.
+func anyNamespace() networkingv1.NetworkPolicyPeerArray {
+	return networkingv1.NetworkPolicyPeerArray{&networkingv1.NetworkPolicyPeerArgs{NamespaceSelector: &metav1.LabelSelectorArgs{}}}
+}
+
+// dns lets a pod resolve names. The cluster's resolver is not selected by label: its namespace and labels differ between distributions,
+// and NodeLocal DNS answers from a host address.
+func dns() *networkingv1.NetworkPolicyEgressRuleArgs {
+	return &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{
+		&networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(53), Protocol: pulumi.String("UDP")}, tcp(53),
+	}}
+}

@@ -1,0 +1,80 @@
+package components
+
+import (
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// gpuResource is the extended resource that NVIDIA's device plugin advertises, and the key of the taint on its nodes.
+const gpuResource = "nvidia.com/gpu"
+
+// tolerateGPU lets a pod onto nodes kept for GPU work. Exists, not Equal: the taint's value differs from vendor to vendor.
+func tolerateGPU() corev1.TolerationArray {
+	return corev1.TolerationArray{&corev1.TolerationArgs{
+		Key: pulumi.String(gpuResource), Operator: pulumi.String("Exists"), Effect: pulumi.String("NoSchedule"),
+	}}
+}
+
+// env is a container environment in the order given.
+func env(pairs ...string) corev1.EnvVarArray {
+	vars := corev1.EnvVarArray{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		vars = append(vars, &corev1.EnvVarArgs{Name: pulumi.String(pairs[i]), Value: pulumi.String(pairs[i+1])})
+	}
+	return vars
+}
+
+// httpProbe asks a path of a named port each period; the pod counts as failed after failures misses in a row.
+func httpProbe(port, path string, periodSeconds, failures int) *corev1.ProbeArgs {
+	return &corev1.ProbeArgs{
+		HttpGet:          &corev1.HTTPGetActionArgs{Path: pulumi.String(path), Port: pulumi.String(port)},
+		PeriodSeconds:    pulumi.Int(periodSeconds),
+		TimeoutSeconds:   pulumi.Int(5),
+		FailureThreshold: pulumi.Int(failures),
+	}
+}
+
+// scratch is an empty volume that dies with the pod, for programs that insist on writing somewhere.
+func scratch(name string) *corev1.VolumeArgs {
+	return &corev1.VolumeArgs{Name: pulumi.String(name), EmptyDir: &corev1.EmptyDirVolumeSourceArgs{}}
+}
+
+func configVolume(name string, configMap pulumi.StringPtrInput, mode int) *corev1.VolumeArgs {
+	return &corev1.VolumeArgs{Name: pulumi.String(name), ConfigMap: &corev1.ConfigMapVolumeSourceArgs{
+		Name: configMap, DefaultMode: pulumi.Int(mode),
+	}}
+}
+
+func claimVolume(name string, claim pulumi.StringInput, readOnly bool) *corev1.VolumeArgs {
+	return &corev1.VolumeArgs{Name: pulumi.String(name), PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSourceArgs{
+		ClaimName: claim, ReadOnly: pulumi.Bool(readOnly),
+	}}
+}
+
+func mount(name, path string, readOnly bool) *corev1.VolumeMountArgs {
+	return &corev1.VolumeMountArgs{Name: pulumi.String(name), MountPath: pulumi.String(path), ReadOnly: pulumi.Bool(readOnly)}
+}
+
+// tcpPort is a Service port that targets the container port of the same name.
+func tcpPort(name string, port int) *corev1.ServicePortArgs {
+	return &corev1.ServicePortArgs{Name: pulumi.String(name), Port: pulumi.Int(port), TargetPort: pulumi.String(name), Protocol: pulumi.String("TCP")}
+}
+
+func containerPort(name string, port int) *corev1.ContainerPortArgs {
+	return &corev1.ContainerPortArgs{Name: pulumi.String(name), ContainerPort: pulumi.Int(port), Protocol: pulumi.String("TCP")}
+}
+
+// requests sizes a container: CPU is requested but not limited (a limit throttles bursts and protects nobody), memory is both, so
+// that a pod is never killed for memory that it was promised.
+func requests(cpu, memory string) *corev1.ResourceRequirementsArgs {
+	return &corev1.ResourceRequirementsArgs{
+		Requests: pulumi.StringMap{"cpu": pulumi.String(cpu), "memory": pulumi.String(memory)},
+		Limits:   pulumi.StringMap{"memory": pulumi.String(memory)},
+	}
+}
+
+// skipAwait marks an object whose readiness is another object's to tell: a Service without pods yet, a claim that binds only when
+// a pod uses it. Waiting for it would time out while a long download goes on, or deadlock.
+func skipAwait() pulumi.StringMap {
+	return pulumi.StringMap{"pulumi.com/skipAwait": pulumi.String("true")}
+}

@@ -1,0 +1,141 @@
+package stacks
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"ollama-k8s/components"
+	"ollama-k8s/internal/vram"
+)
+
+// What a schema cannot say: values that must agree with each other. Each check reports all that it finds.
+func (c *Config) check() (problems []string) {
+	problems = append(problems, c.checkModels()...)
+	problems = append(problems, c.checkPools()...)
+	problems = append(problems, c.checkStore()...)
+	problems = append(problems, c.checkTeams()...)
+	return append(problems, c.checkAutoscaling()...)
+}
+
+func (c *Config) checkModels() (problems []string) {
+	seen := map[string]int{}
+	for i, m := range c.Models {
+		if first, twice := seen[m.Name]; twice && m.Name != "" {
+			problems = append(problems, fmt.Sprintf("models[%d].name: %q is models[%d] already: list each model once", i, m.Name, first))
+			continue
+		}
+		seen[m.Name] = i
+	}
+	return problems
+}
+
+func (c *Config) checkPools() (problems []string) {
+	known := map[string]Model{}
+	for _, m := range c.Models {
+		known[m.Name] = m
+	}
+	owner := map[string]string{}
+	for _, name := range c.poolNames() {
+		pool, key := c.Pools[name], "pools."+name
+		if strings.HasSuffix(name, "-pods") {
+			problems = append(problems, key+": a name that ends in -pods collides with another pool's Service: choose another")
+		}
+		if len(pool.Models) == 0 && len(c.Models) > 0 {
+			problems = append(problems, key+".models: is missing: with several pools, list the models that each answers for")
+		}
+		for i, model := range pool.Models {
+			at := fmt.Sprintf("%s.models[%d]", key, i)
+			if _, ok := known[model]; !ok {
+				problems = append(problems, fmt.Sprintf("%s: %q is not in models: add it there, or correct the name", at, model))
+			}
+			if other, taken := owner[model]; taken {
+				problems = append(problems, fmt.Sprintf("%s: %q is in pools.%s already: a model has one pool, whose replicas can be raised", at, model, other))
+			}
+			owner[model] = name
+		}
+		if pool.Replicas.Max < pool.Replicas.Min {
+			problems = append(problems, fmt.Sprintf("%s.replicas.max: %d is below replicas.min %d: raise max or lower min", key, pool.Replicas.Max, pool.Replicas.Min))
+		}
+		problems = append(problems, pool.checkMemory(key, known)...)
+	}
+	return problems
+}
+
+func (p Pool) checkMemory(key string, known map[string]Model) (problems []string) {
+	if p.GPU.Count == 0 {
+		if p.GPU.VRAMGiB > 0 {
+			problems = append(problems, fmt.Sprintf("%s.gpu.vramGiB: %v is set but gpu.count is 0: set count, or leave vramGiB out", key, p.GPU.VRAMGiB))
+		}
+		return problems
+	}
+	fits, err := p.maxLoaded(known)
+	if err != nil {
+		return append(problems, fmt.Sprintf("%s.gpu.vramGiB: %v: lower contextLength or parallel and the model's vramGiB with them, or use larger or more GPUs", key, err))
+	}
+	if known := p.GPU.VRAMGiB > 0 && p.MaxLoadedModels > fits; known {
+		problems = append(problems, fmt.Sprintf("%s.maxLoadedModels: %d do not fit together, %d would: lower it or leave it out", key, p.MaxLoadedModels, fits))
+	}
+	return problems
+}
+
+// maxLoaded is how many of the pool's models fit together into the VRAM of one pod.
+func (p Pool) maxLoaded(known map[string]Model) (int, error) {
+	models := make([]vram.Model, len(p.Models))
+	for i, name := range p.Models {
+		models[i] = vram.Model{Name: name, GiB: known[name].VRAMGiB}
+	}
+	return vram.MaxLoaded(p.GPU.VRAMGiB*float64(p.GPU.Count), models)
+}
+
+func (c *Config) checkStore() (problems []string) {
+	if c.Store.AccessMode != components.ReadWriteOnce {
+		return nil
+	}
+	total := 0
+	for _, name := range c.poolNames() {
+		replicas := c.Pools[name].Replicas.Max
+		total += replicas
+		if replicas > 1 {
+			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d pods cannot share a volume with store.accessMode %s, which mounts on one node: set store.accessMode to %s, or replicas.max to 1",
+				name, replicas, components.ReadWriteOnce, components.ReadWriteMany))
+		}
+	}
+	if len(problems) == 0 && total > 1 {
+		problems = append(problems, fmt.Sprintf("store.accessMode: %s mounts on one node, but pools has %d pools, whose pods may run on several: set it to %s, or use one pool",
+			components.ReadWriteOnce, total, components.ReadWriteMany))
+	}
+	return problems
+}
+
+func (c *Config) checkTeams() (problems []string) {
+	served := []string{"*"}
+	for _, name := range c.poolNames() {
+		served = append(served, c.Pools[name].Models...)
+	}
+	for _, name := range c.teamNames() {
+		for i, model := range c.Teams[name].Models {
+			if !slices.Contains(served, model) {
+				problems = append(problems, fmt.Sprintf("teams.%s.models[%d]: %q is in no pool: add it to a pool's models, or correct the name", name, i, model))
+			}
+		}
+	}
+	return problems
+}
+
+func (c *Config) checkAutoscaling() (problems []string) {
+	engine := c.Autoscaling.Engine
+	for _, name := range c.poolNames() {
+		if r := c.Pools[name].Replicas; r.Max > r.Min && engine == "none" {
+			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d is above min %d but autoscaling.engine is none: set the engine to keda or hpa, or leave max out", name, r.Max, r.Min))
+		}
+	}
+	switch {
+	case engine == "none" || engine == "":
+	case c.Observability.Prometheus == "none":
+		problems = append(problems, fmt.Sprintf("autoscaling.engine: %s scales by Prometheus metrics but observability.prometheus is none: set it to bundled or operator", engine))
+	case engine == components.EngineKEDA && c.Observability.Prometheus == components.PrometheusOperator && c.Observability.ServerURL == "":
+		problems = append(problems, "observability.serverURL: is missing: KEDA must know where the operator's Prometheus answers, e.g. http://prometheus-operated.monitoring.svc:9090")
+	}
+	return problems
+}

@@ -1,0 +1,176 @@
+// Package stacks turns a stack's config into a running platform: Load reads and checks the config, Deploy wires the components.
+package stacks
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sort"
+	"strings"
+)
+
+// Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its unit and default.
+type Config struct {
+	Namespace struct {
+		Name   string
+		Labels map[string]string
+	}
+	Cluster struct {
+		Context string
+		Domain  string
+	}
+	Images struct {
+		Ollama, HAProxy, Prometheus string
+	}
+	Store         Store
+	Models        []Model
+	Pools         map[string]Pool
+	Teams         map[string]Team
+	Front         struct{ Replicas int }
+	Expose        Expose
+	Observability struct {
+		Prometheus, ReleaseLabel, ServerURL string
+	}
+	Autoscaling struct{ Engine string }
+}
+
+// Store is the volume of the models, and where they come from.
+type Store struct {
+	Size, StorageClass, AccessMode, ExistingClaim string
+	Protect                                       bool
+	Registry                                      string
+	Insecure                                      bool
+}
+
+// Model is a model of the store.
+type Model struct {
+	Name string
+	// Modelfile is its path; Text is what the file says.
+	Modelfile string
+	Text      string `json:"-"`
+	VRAMGiB   float64
+}
+
+// Pool is a pool of Ollama pods.
+type Pool struct {
+	GPU struct {
+		Count   int
+		VRAMGiB float64
+		Spare   bool
+	}
+	Replicas struct{ Min, Max int }
+	// Models that the pool answers for; never empty after Load.
+	Models                                   []string
+	ContextLength, Parallel, MaxLoadedModels int
+	KeepAlive, CPU, Memory                   string
+}
+
+// Team is a team's rights and limits.
+type Team struct {
+	Models            []string
+	RequestsPerMinute int
+	Priority          string
+}
+
+// Expose is how the front is reached from outside; at most one is set.
+type Expose struct {
+	LoadBalancer *struct{ SourceRanges []string }
+	Ingress      *struct{ Host, ClassName, TLSSecret string }
+}
+
+// Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the
+// folder that holds Pulumi.yaml. The error joins every problem found, each with its key, its value and what to do; nothing is deployed
+// from a config with problems.
+func Load(values map[string]string, project fs.FS) (*Config, error) {
+	document := map[string]any{}
+	for key, value := range values {
+		document[key] = parse(value)
+	}
+	problems := checkShape(document) // also takes out what is wrong, so that the rest can be checked
+	fillDefaults(document)
+
+	config := &Config{}
+	encoded, err := json.Marshal(document)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(encoded, config); err != nil {
+		return nil, fmt.Errorf("reading the checked config: %w", err) // the schema and the types disagree
+	}
+	config.derive()
+	problems = append(problems, config.check()...)
+	problems = append(problems, config.readModelfiles(project)...)
+	if len(problems) > 0 {
+		return nil, problemsError(problems)
+	}
+	return config, nil
+}
+
+// parse reads a config value as Pulumi passes it: JSON for objects, plain text for the rest.
+func parse(value string) any {
+	var parsed any
+	if err := json.Unmarshal([]byte(value), &parsed); err != nil {
+		return value
+	}
+	return parsed
+}
+
+// problemsError joins the problems under a line that counts them.
+func problemsError(problems []string) error {
+	sort.Strings(problems)
+	lines := make([]error, len(problems))
+	for i, problem := range problems {
+		lines[i] = errors.New(problem)
+	}
+	noun := "problems"
+	if len(problems) == 1 {
+		noun = "problem"
+	}
+	return fmt.Errorf("the stack config has %d %s, nothing was changed:\n%w", len(problems), noun, errors.Join(lines...))
+}
+
+// derive fills in what follows from other values.
+func (c *Config) derive() {
+	for name, pool := range c.Pools {
+		if pool.Models == nil && len(c.Pools) == 1 {
+			for _, m := range c.Models {
+				pool.Models = append(pool.Models, m.Name)
+			}
+		}
+		if pool.Replicas.Max == 0 {
+			pool.Replicas.Max = pool.Replicas.Min
+		}
+		c.Pools[name] = pool
+	}
+}
+
+func (c *Config) readModelfiles(project fs.FS) (problems []string) {
+	for i := range c.Models {
+		m := &c.Models[i]
+		if m.Modelfile == "" {
+			continue
+		}
+		text, err := fs.ReadFile(project, strings.TrimPrefix(m.Modelfile, "./"))
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("models[%d].modelfile: %q cannot be read (%v): give the path of a file below the project's folder", i, m.Modelfile, err))
+			continue
+		}
+		m.Text = string(text)
+	}
+	return problems
+}
+
+// poolNames are the pools' names in order: Go's map order is random, and objects must not be.
+func (c *Config) poolNames() []string { return sortedKeys(c.Pools) }
+
+func (c *Config) teamNames() []string { return sortedKeys(c.Teams) }
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	return keys
+}

@@ -1,0 +1,114 @@
+package stacks
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes"
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"ollama-k8s/components"
+)
+
+// Deploy is the program: it reads the stack's config and wires the components, each with what the one before it hands out.
+func Deploy(ctx *pulumi.Context) error {
+	config, err := Load(values(ctx), os.DirFS("."))
+	if err != nil {
+		return err
+	}
+	namespace, inCluster, err := config.namespace(ctx)
+	if err != nil {
+		return err
+	}
+
+	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace), inCluster)
+	if err != nil {
+		return err
+	}
+	// Servers and front wait for the writer, so that a model is there before anybody can ask for it. They cannot wait by using its
+	// outputs: the writer changes with each new model, and the servers must not.
+	afterStore := pulumi.DependsOn([]pulumi.Resource{store})
+
+	servers := map[string]*components.OllamaServer{}
+	for _, name := range config.poolNames() {
+		servers[name], err = components.NewOllamaServer(ctx, "ollama-"+name, config.ollamaServer(name, namespace, store), inCluster, afterStore)
+		if err != nil {
+			return err
+		}
+	}
+	front, err := components.NewAuthFront(ctx, "front", config.authFront(namespace, servers), inCluster, afterStore)
+	if err != nil {
+		return err
+	}
+	if config.Observability.Prometheus != "none" {
+		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, front), inCluster)
+		if err != nil {
+			return err
+		}
+		for _, name := range config.poolNames() {
+			if !config.scaled(name) {
+				continue
+			}
+			if _, err := components.NewAutoscaling(ctx, "autoscaling-"+name, config.autoscaling(name, namespace, servers[name], observability), inCluster); err != nil {
+				return err
+			}
+		}
+	}
+	export(ctx, config, front)
+	return nil
+}
+
+// values are the stack's config values by key, without the project's prefix.
+func values(ctx *pulumi.Context) map[string]string {
+	prefix := ctx.Project() + ":"
+	found := map[string]string{}
+	for _, key := range Keys() {
+		if value, ok := ctx.GetConfig(prefix + key); ok {
+			found[key] = value
+		}
+	}
+	// The SDK answers for keys that one knows. The engine hands the whole config over in this variable: that is where a misspelt key shows.
+	var all map[string]string
+	if err := json.Unmarshal([]byte(os.Getenv(pulumi.EnvConfig)), &all); err == nil {
+		for key, value := range all {
+			if name, ours := strings.CutPrefix(key, prefix); ours {
+				found[name] = value
+			}
+		}
+	}
+	return found
+}
+
+// namespace makes the one namespace, through the one provider, and the option that puts everything else there.
+func (c *Config) namespace(ctx *pulumi.Context) (pulumi.StringInput, pulumi.ResourceOption, error) {
+	args := &kubernetes.ProviderArgs{
+		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and everything is replaced.
+		ClusterIdentifier:     pulumi.String(ctx.Project() + "/" + ctx.Stack()),
+		EnableServerSideApply: pulumi.Bool(true),
+	}
+	if c.Cluster.Context != "" {
+		args.Context = pulumi.String(c.Cluster.Context)
+	}
+	provider, err := kubernetes.NewProvider(ctx, "cluster", args)
+	if err != nil {
+		return nil, nil, fmt.Errorf("creating the Kubernetes provider: %w", err)
+	}
+	labels := pulumi.StringMap{}
+	for key, value := range c.Namespace.Labels {
+		labels[key] = pulumi.String(value)
+	}
+	for _, mode := range []string{"enforce", "warn", "audit"} {
+		labels["pod-security.kubernetes.io/"+mode] = pulumi.String("restricted")
+	}
+	namespace, err := corev1.NewNamespace(ctx, "namespace", &corev1.NamespaceArgs{
+		Metadata: &metav1.ObjectMetaArgs{Name: pulumi.String(c.Namespace.Name), Labels: labels},
+	}, pulumi.Provider(provider))
+	if err != nil {
+		return nil, nil, fmt.Errorf("creating namespace %s: %w", c.Namespace.Name, err)
+	}
+	return namespace.Metadata.Name().Elem(), pulumi.Provider(provider), nil
+}

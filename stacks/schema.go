@@ -1,0 +1,319 @@
+package stacks
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+)
+
+// SchemaJSON is the config's one definition: keys, types, limits, defaults, meanings. Editors and the README's reference read it too.
+//
+//go:embed config.schema.json
+var SchemaJSON []byte
+
+// schemaNode is the part of the JSON schema that this package walks by itself.
+type schemaNode struct {
+	Description          string                 `json:"description"`
+	Properties           map[string]*schemaNode `json:"properties"`
+	AdditionalProperties json.RawMessage        `json:"additionalProperties"`
+	Items                *schemaNode            `json:"items"`
+	Default              any                    `json:"default"`
+}
+
+var (
+	rootNode   = mustDecode[schemaNode](SchemaJSON)
+	rootSchema = mustCompile()
+)
+
+func mustDecode[T any](data []byte) *T {
+	value := new(T)
+	if err := json.Unmarshal(data, value); err != nil {
+		panic(err)
+	}
+	return value
+}
+
+func mustCompile() *jsonschema.Schema {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(SchemaJSON))
+	if err != nil {
+		panic(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("config.schema.json", document); err != nil {
+		panic(err)
+	}
+	return compiler.MustCompile("config.schema.json")
+}
+
+// child is the node of an object's key, by name or by "any other key".
+func (n *schemaNode) child(key string) *schemaNode {
+	if named, ok := n.Properties[key]; ok {
+		return named
+	}
+	if len(n.AdditionalProperties) > 0 && n.AdditionalProperties[0] == '{' {
+		return mustDecode[schemaNode](n.AdditionalProperties)
+	}
+	return nil
+}
+
+// at is the node that describes a place in a document.
+func (n *schemaNode) at(path []string) *schemaNode {
+	for _, step := range path {
+		if n == nil {
+			return &schemaNode{}
+		}
+		if n.Items != nil {
+			n = n.Items
+		} else {
+			n = n.child(step)
+		}
+	}
+	if n == nil {
+		return &schemaNode{}
+	}
+	return n
+}
+
+// checkShape reports every key that is unknown and every value of a wrong type or form, and removes them from the document.
+func checkShape(document map[string]any) (problems []string) {
+	err := rootSchema.Validate(document)
+	if err == nil {
+		return nil
+	}
+	invalid, ok := err.(*jsonschema.ValidationError)
+	if !ok {
+		return []string{err.Error()}
+	}
+	var leaves []*jsonschema.ValidationError
+	var walk func(*jsonschema.ValidationError)
+	walk = func(e *jsonschema.ValidationError) {
+		if len(e.Causes) == 0 || isKind[*kind.PropertyNames](e) {
+			leaves = append(leaves, e)
+			return
+		}
+		for _, cause := range e.Causes {
+			walk(cause)
+		}
+	}
+	walk(invalid)
+	seen := map[string]bool{}
+	for _, leaf := range leaves {
+		for _, problem := range describe(leaf, document) {
+			if !seen[problem] {
+				seen[problem] = true
+				problems = append(problems, problem)
+			}
+		}
+	}
+	for _, leaf := range leaves {
+		removeWrong(leaf, document)
+	}
+	return problems
+}
+
+func isKind[T jsonschema.ErrorKind](e *jsonschema.ValidationError) bool {
+	_, ok := e.ErrorKind.(T)
+	return ok
+}
+
+// describe says what is wrong at one place, with the key, the value and the remedy.
+func describe(e *jsonschema.ValidationError, document map[string]any) []string {
+	path := e.InstanceLocation
+	node := rootNode.at(path)
+	value := encode(lookup(document, path))
+	switch k := e.ErrorKind.(type) {
+	case *kind.AdditionalProperties:
+		var problems []string
+		for _, key := range k.Properties {
+			problems = append(problems, fmt.Sprintf("%s: unknown key: %s", keyPath(append(append([]string{}, path...), key)), suggest(key, node)))
+		}
+		return problems
+	case *kind.Required:
+		var problems []string
+		for _, key := range k.Missing {
+			problems = append(problems, fmt.Sprintf("%s: is missing: set it (%s)", keyPath(append(append([]string{}, path...), key)), phrase(node.child(key))))
+		}
+		return problems
+	case *kind.Type:
+		return []string{fmt.Sprintf("%s: %s is of type %s: use %s (%s)", keyPath(path), value, k.Got, strings.Join(k.Want, " or "), phrase(node))}
+	case *kind.Enum:
+		return []string{fmt.Sprintf("%s: %s is not one of %s: use one of them (%s)", keyPath(path), value, encode(k.Want), phrase(node))}
+	case *kind.PropertyNames:
+		return []string{fmt.Sprintf("%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, a letter first", keyPath(append(append([]string{}, path...), k.Property)))}
+	case *kind.Not:
+		return []string{fmt.Sprintf("%s: %s is not pinned: name a version, so that every pod runs the same one", keyPath(path), value)}
+	case *kind.MaxProperties:
+		return []string{fmt.Sprintf("%s: has %d keys: use at most %d of them (%s)", keyPath(path), k.Got, k.Want, phrase(node))}
+	default:
+		return []string{fmt.Sprintf("%s: %s is not allowed (%s): change it (%s)", keyPath(path), value, k.LocalizedString(message.NewPrinter(language.English)), phrase(node))}
+	}
+}
+
+// phrase is a node's description without its full stop, to stand in brackets.
+func phrase(n *schemaNode) string {
+	if n == nil {
+		return ""
+	}
+	return strings.TrimSuffix(n.Description, ".")
+}
+
+// suggest names the known key that an unknown one looks like, or all known keys.
+func suggest(key string, node *schemaNode) string {
+	known := sortedKeys(node.Properties)
+	best, bestDistance := "", len(key)/2+1
+	for _, candidate := range known {
+		if d := distance(strings.ToLower(key), strings.ToLower(candidate)); d < bestDistance {
+			best, bestDistance = candidate, d
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf("did you mean %s?", best)
+	}
+	return "the keys here are " + strings.Join(known, ", ")
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diagonal = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// removeWrong takes a wrong value out, so that what depends on the right ones can still be checked.
+func removeWrong(e *jsonschema.ValidationError, document map[string]any) {
+	path := e.InstanceLocation
+	switch k := e.ErrorKind.(type) {
+	case *kind.AdditionalProperties:
+		if parent, ok := lookup(document, path).(map[string]any); ok {
+			for _, key := range k.Properties {
+				delete(parent, key)
+			}
+		}
+	case *kind.Required, *kind.PropertyNames:
+	default:
+		// In a list the whole key goes: an item less would shift the others.
+		for len(path) > 0 {
+			if parent, ok := lookup(document, path[:len(path)-1]).(map[string]any); ok {
+				delete(parent, path[len(path)-1])
+				return
+			}
+			path = path[:len(path)-1]
+		}
+	}
+}
+
+// lookup is the value at a place, nil where there is none.
+func lookup(document any, path []string) any {
+	for _, step := range path {
+		switch container := document.(type) {
+		case map[string]any:
+			document = container[step]
+		case []any:
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(container) {
+				return nil
+			}
+			document = container[i]
+		default:
+			return nil
+		}
+	}
+	return document
+}
+
+// keyPath writes a place as a person would: pools.chat.replicas.max, models[0].name.
+func keyPath(path []string) string {
+	var out strings.Builder
+	for _, step := range path {
+		if _, err := strconv.Atoi(step); err == nil {
+			fmt.Fprintf(&out, "[%s]", step)
+			continue
+		}
+		if out.Len() > 0 {
+			out.WriteByte('.')
+		}
+		out.WriteString(step)
+	}
+	return out.String()
+}
+
+func encode(value any) string {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Sprint(value)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// fillDefaults gives every key that has a default and is not set its default; an object that holds defaults comes into being for them.
+func fillDefaults(document map[string]any) { fillObject(rootNode, document) }
+
+func fillObject(node *schemaNode, object map[string]any) {
+	for key, property := range node.Properties {
+		if _, set := object[key]; !set {
+			switch {
+			case property.Default != nil:
+				object[key] = property.Default
+			case property.holdsDefaults():
+				object[key] = map[string]any{}
+			}
+		}
+	}
+	for _, key := range sortedKeys(object) {
+		fillValue(node.at([]string{key}), object[key])
+	}
+}
+
+func fillValue(node *schemaNode, value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		fillObject(node, value)
+	case []any:
+		for _, item := range value {
+			if node.Items != nil {
+				fillValue(node.Items, item)
+			}
+		}
+	}
+}
+
+func (n *schemaNode) holdsDefaults() bool {
+	for _, property := range n.Properties {
+		if property.Default != nil || property.holdsDefaults() {
+			return true
+		}
+	}
+	return false
+}
+
+// Keys are the config's top-level keys, in order.
+func Keys() []string {
+	keys := sortedKeys(rootNode.Properties)
+	sort.Strings(keys)
+	return keys
+}
