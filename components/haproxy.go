@@ -28,7 +28,7 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string) (string, error) {
 	}
 	return render("haproxy.cfg.tmpl", map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
-		"AnswerSeconds": answerSeconds, "BodyBytes": bodyBytes,
+		"AnswerSeconds": answerSeconds, "BodyBytes": bodyBytes, "BufferBytes": bodyBytes + 64<<10,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
 		"Catalog":  haproxyBackend{Host: hosts[0] + "." + a.ClusterDomain, MaxPods: a.Routes[0].MaxPods},
 		"Backends": backends,

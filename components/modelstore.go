@@ -196,12 +196,12 @@ func (a *ModelStoreArgs) writer(ctx *pulumi.Context, name string, claim pulumi.S
 	return err
 }
 
-// plan is what write-models.sh reads: a line per model, "pull<TAB>name<TAB>source<TAB>options" or "create<TAB>name<TAB>Modelfile".
+// plan is what write-models.sh reads: a line per model, "pull NAME SOURCE [OPTIONS]" or "create NAME MODELFILE".
 func (a *ModelStoreArgs) plan() string {
 	var plan strings.Builder
 	for _, m := range a.Models {
 		if m.Modelfile != "" {
-			fmt.Fprintf(&plan, "create\t%s\t/etc/ollama-k8s/%s\n", m.Name, fileKey(m.Name))
+			fmt.Fprintf(&plan, "create %s /etc/ollama-k8s/%s\n", m.Name, fileKey(m.Name))
 			continue
 		}
 		source, options := m.Name, ""
@@ -209,9 +209,9 @@ func (a *ModelStoreArgs) plan() string {
 			source = a.Registry + "/" + m.Name
 		}
 		if a.Insecure {
-			options = "--insecure"
+			options = " --insecure"
 		}
-		fmt.Fprintf(&plan, "pull\t%s\t%s\t%s\n", m.Name, source, options)
+		fmt.Fprintf(&plan, "pull %s %s%s\n", m.Name, source, options)
 	}
 	return plan.String()
 }

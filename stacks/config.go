@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -135,7 +136,9 @@ func (c *Config) derive() {
 	for name, pool := range c.Pools {
 		if pool.Models == nil && len(c.Pools) == 1 {
 			for _, m := range c.Models {
-				pool.Models = append(pool.Models, m.Name)
+				if !slices.Contains(pool.Models, m.Name) {
+					pool.Models = append(pool.Models, m.Name)
+				}
 			}
 		}
 		if pool.Replicas.Max == 0 {

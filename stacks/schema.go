@@ -148,7 +148,9 @@ func describe(e *jsonschema.ValidationError, document map[string]any) []string {
 	case *kind.Enum:
 		return []string{fmt.Sprintf("%s: %s is not one of %s: use one of them (%s)", keyPath(path), value, encode(k.Want), phrase(node))}
 	case *kind.PropertyNames:
-		return []string{fmt.Sprintf("%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, a letter first", keyPath(append(append([]string{}, path...), k.Property)))}
+		// The library leaves the place out here; the schema's own place says it: …#/properties/pools/propertyNames.
+		place := strings.Split(e.SchemaURL, "/")
+		return []string{fmt.Sprintf("%s.%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, a letter first", place[len(place)-2], k.Property)}
 	case *kind.Not:
 		return []string{fmt.Sprintf("%s: %s is not pinned: name a version, so that every pod runs the same one", keyPath(path), value)}
 	case *kind.MaxProperties:

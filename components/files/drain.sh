@@ -12,15 +12,15 @@ shift 2
 
 # connected: is anyone connected to our port? Fields: slot local:port remote:port state; 01 is ESTABLISHED.
 connected() {
-	for table in "$@"; do
-		[ -r "$table" ] || continue
-		while read -r _ local _ state _; do
-			case $local:$state in
-			*:"$port":01) return 0 ;;
-			esac
-		done <"$table"
-	done
-	return 1
+  for table in "$@"; do
+    [ -r "$table" ] || continue
+    while read -r _ local _ state _; do
+      case $local:$state in
+      *:"$port":01) return 0 ;;
+      esac
+    done <"$table"
+  done
+  return 1
 }
 
 # Endpoints and the front's resolver forget this pod within a few seconds of its deletion; until then requests still arrive and are
@@ -28,15 +28,15 @@ connected() {
 waited=0
 quiet=0
 while [ "$waited" -lt "$limit" ]; do
-	if connected "$@"; then
-		quiet=0
-	else
-		quiet=$((quiet + 1))
-	fi
-	if [ "$quiet" -ge 3 ] && [ "$waited" -ge 8 ]; then
-		exit 0
-	fi
-	sleep 1
-	waited=$((waited + 1))
+  if connected "$@"; then
+    quiet=0
+  else
+    quiet=$((quiet + 1))
+  fi
+  if [ "$quiet" -ge 3 ] && [ "$waited" -ge 8 ]; then
+    exit 0
+  fi
+  sleep 1
+  waited=$((waited + 1))
 done
 echo "drain: connections to port $((0x$port)) are still open after $limit s" >&2

@@ -1,0 +1,125 @@
+package stacks_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/stacks"
+)
+
+var project = fstest.MapFS{"modelfiles/reviewer": {Data: []byte("FROM llama3:8b\n")}}
+
+// minimal is the smallest config.
+func minimal() map[string]string {
+	return map[string]string{"models": `[{"name":"llama3:8b"}]`, "pools": `{"chat":{}}`, "teams": `{"dev":{}}`}
+}
+
+func TestAMinimalConfigGetsItsDefaults(t *testing.T) {
+	config, err := stacks.Load(minimal(), project)
+	require.NoError(t, err)
+	assert.Equal(t, "ollama", config.Namespace.Name)
+	assert.Equal(t, "ReadWriteOnce", config.Store.AccessMode)
+	assert.Equal(t, "100Gi", config.Store.Size)
+	assert.Equal(t, []string{"llama3:8b"}, config.Pools["chat"].Models)
+	assert.Equal(t, 1, config.Pools["chat"].Replicas.Max)
+	assert.Equal(t, 8192, config.Pools["chat"].ContextLength)
+	assert.Equal(t, "interactive", config.Teams["dev"].Priority)
+	assert.Equal(t, 2, config.Front.Replicas)
+	assert.Equal(t, "none", config.Autoscaling.Engine)
+	assert.Nil(t, config.Expose.Ingress)
+	assert.Nil(t, config.Expose.LoadBalancer)
+}
+
+func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
+	for name, test := range map[string]struct {
+		change map[string]string
+		want   string
+	}{
+		"an unknown key":                       {map[string]string{"storage": `{}`}, `storage: unknown key: did you mean store?`},
+		"an unknown key far from any":          {map[string]string{"q": `{}`}, `q: unknown key: the keys here are autoscaling, cluster`},
+		"an unknown key inside":                {map[string]string{"pools": `{"chat":{"replcas":{"min":1}}}`}, `pools.chat.replcas: unknown key: did you mean replicas?`},
+		"a wrong type":                         {map[string]string{"pools": `{"chat":{"parallel":"four"}}`}, `pools.chat.parallel: "four" is of type string: use integer (Requests that one pod answers`},
+		"text where a list must be":            {map[string]string{"models": `llama3:8b`}, `models: "llama3:8b" is of type string: use array`},
+		"a value out of a set":                 {map[string]string{"store": `{"accessMode":"RWX"}`}, `store.accessMode: "RWX" is not one of ["ReadWriteOnce","ReadWriteMany"]`},
+		"a value out of range":                 {map[string]string{"pools": `{"chat":{"parallel":0}}`}, `pools.chat.parallel: 0 is not allowed`},
+		"a malformed value":                    {map[string]string{"store": `{"size":"100"}`}, `store.size: "100" is not allowed`},
+		"an image that is not pinned":          {map[string]string{"images": `{"ollama":"ollama/ollama:latest"}`}, `images.ollama: "ollama/ollama:latest" is not pinned`},
+		"a pool name that no object may have":  {map[string]string{"pools": `{"Chat_1":{}}`}, `pools.Chat_1: the name is not allowed`},
+		"two ways of exposure":                 {map[string]string{"expose": `{"loadBalancer":{},"ingress":{"host":"a"}}`}, `expose: has 2 keys: use at most 1`},
+		"an ingress without its host":          {map[string]string{"expose": `{"ingress":{}}`}, `expose.ingress.host: is missing: set it (The host name)`},
+		"a model twice":                        {map[string]string{"models": `[{"name":"llama3:8b"},{"name":"llama3:8b"}]`}, `models[1].name: "llama3:8b" is models[0] already`},
+		"a Modelfile that is not there":        {map[string]string{"models": `[{"name":"llama3:8b"},{"name":"a","modelfile":"modelfiles/none"}]`}, `models[1].modelfile: "modelfiles/none" cannot be read`},
+		"a Modelfile outside the project":      {map[string]string{"models": `[{"name":"llama3:8b"},{"name":"a","modelfile":"../x"}]`}, `models[1].modelfile: "../x" cannot be read`},
+		"a pool's model that is not listed":    {map[string]string{"pools": `{"chat":{"models":["gpt"]}}`}, `pools.chat.models[0]: "gpt" is not in models`},
+		"a model in two pools":                 {map[string]string{"store": `{"accessMode":"ReadWriteMany"}`, "pools": `{"a":{"models":["llama3:8b"]},"b":{"models":["llama3:8b"]}}`}, `pools.b.models[0]: "llama3:8b" is in pools.a already`},
+		"several pools that do not say":        {map[string]string{"store": `{"accessMode":"ReadWriteMany"}`, "pools": `{"a":{},"b":{"models":["llama3:8b"]}}`}, `pools.a.models: is missing`},
+		"max below min":                        {map[string]string{"store": `{"accessMode":"ReadWriteMany"}`, "pools": `{"chat":{"replicas":{"min":3,"max":2}}}`}, `pools.chat.replicas.max: 2 is below replicas.min 3`},
+		"max above min without an engine":      {map[string]string{"store": `{"accessMode":"ReadWriteMany"}`, "pools": `{"chat":{"replicas":{"max":2}}}`}, `pools.chat.replicas.max: 2 is above min 1 but autoscaling.engine is none`},
+		"ReadWriteOnce for several pods":       {map[string]string{"pools": `{"chat":{"replicas":{"min":2}}}`}, `pools.chat.replicas.max: 2 pods cannot share a volume with store.accessMode ReadWriteOnce`},
+		"ReadWriteOnce for several pools":      {map[string]string{"models": `[{"name":"llama3:8b"},{"name":"b"}]`, "pools": `{"a":{"models":["llama3:8b"]},"b":{"models":["b"]}}`}, `store.accessMode: ReadWriteOnce mounts on one node`},
+		"VRAM without a GPU":                   {map[string]string{"pools": `{"chat":{"gpu":{"vramGiB":24}}}`}, `pools.chat.gpu.vramGiB: 24 is set but gpu.count is 0`},
+		"a model that does not fit":            {map[string]string{"models": `[{"name":"llama3:8b","vramGiB":30}]`, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":24}}}`}, `pools.chat.gpu.vramGiB: llama3:8b needs 30.0 GiB, the pool's pods have 24.0 GiB`},
+		"more loaded models than fit":          {map[string]string{"models": `[{"name":"llama3:8b","vramGiB":20}]`, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"maxLoadedModels":2}}`}, `pools.chat.maxLoadedModels: 2 do not fit together, 1 would`},
+		"a pool name that collides":            {map[string]string{"pools": `{"chat-pods":{}}`}, `pools.chat-pods: a name that ends in -pods collides`},
+		"a team's model that no pool has":      {map[string]string{"teams": `{"dev":{"models":["gpt"]}}`}, `teams.dev.models[0]: "gpt" is in no pool`},
+		"an autoscaler without metrics":        {map[string]string{"observability": `{"prometheus":"none"}`, "autoscaling": `{"engine":"keda"}`}, `autoscaling.engine: keda scales by Prometheus metrics but observability.prometheus is none`},
+		"KEDA without the operator's address":  {map[string]string{"observability": `{"prometheus":"operator"}`, "autoscaling": `{"engine":"keda"}`}, `observability.serverURL: is missing`},
+		"a key that is missing":                {map[string]string{"teams": ""}, `teams: is missing: set it (Teams, by name.`},
+		"no team at all":                       {map[string]string{"teams": `{}`}, `teams: {} is not allowed`},
+		"a negative limit":                     {map[string]string{"teams": `{"dev":{"requestsPerMinute":-1}}`}, `teams.dev.requestsPerMinute: -1 is not allowed`},
+		"a registry without a path for models": {map[string]string{"store": `{"registry":"https://host"}`}, `store.registry: "https://host" is not allowed`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values := minimal()
+			for key, value := range test.change {
+				if values[key] = value; value == "" {
+					delete(values, key)
+				}
+			}
+			_, err := stacks.Load(values, project)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), test.want)
+			assert.Contains(t, err.Error(), "the stack config has 1 problem, nothing was changed", "one mistake must read as one problem")
+		})
+	}
+}
+
+func TestFiveMistakesAreNamedAtOnce(t *testing.T) {
+	values, err := stacks.ReadFile("testdata/wrong.yaml", pulumitest.Project)
+	require.NoError(t, err)
+	_, err = stacks.Load(values, project)
+	require.Error(t, err)
+	lines := strings.Split(err.Error(), "\n")
+	assert.Equal(t, "the stack config has 5 problems, nothing was changed:", lines[0])
+	for i, key := range []string{"pools.chat.models[1]", "pools.chat.parallel", "pools.chat.replicas.max", "storge", "teams.dev.priority"} {
+		assert.Truef(t, strings.HasPrefix(lines[i+1], key+": "), "line %d is %q, want %s", i+1, lines[i+1], key)
+	}
+}
+
+func TestTheMinimalStackStaysUnderTenLines(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(projectFolder, "Pulumi.dev.yaml"))
+	require.NoError(t, err)
+	assert.Less(t, strings.Count(string(text), "\n"), 10)
+}
+
+func TestEveryKeyIsDeclaredInThePulumiProject(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(projectFolder, "Pulumi.yaml"))
+	require.NoError(t, err)
+	for _, key := range stacks.Keys() {
+		assert.Contains(t, string(text), "\n  "+pulumitest.Project+":"+key+":\n")
+	}
+}
+
+func TestAStackFileWithAKeyTwiceIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "Pulumi.x.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("config:\n  ollama-k8s:teams: {a: {}}\n  ollama-k8s:teams: {b: {}}\n"), 0o600))
+	_, err := stacks.ReadFile(path, pulumitest.Project)
+	assert.ErrorContains(t, err, "already set in map")
+}

@@ -1,0 +1,185 @@
+package stacks_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/stacks"
+)
+
+var update = flag.Bool("update", false, "write the goldens under testdata/golden anew")
+
+// run runs the program on a config, in the project's folder.
+func run(t *testing.T, stack string, values map[string]string, preview bool) []pulumitest.Resource {
+	t.Helper()
+	t.Chdir(projectFolder)
+	resources, err := pulumitest.Run(stack, values, preview, stacks.Deploy)
+	require.NoError(t, err)
+	return resources
+}
+
+var projectFolder = func() string {
+	folder, err := filepath.Abs("..")
+	if err != nil {
+		panic(err)
+	}
+	return folder
+}()
+
+func stackFile(t *testing.T, stack string) map[string]string {
+	t.Helper()
+	values, err := stacks.ReadFile(filepath.Join(projectFolder, "Pulumi."+stack+".yaml"), pulumitest.Project)
+	require.NoError(t, err)
+	return values
+}
+
+var shipped = []string{"dev", "prod", "local"}
+
+func TestShippedStacksRenderAsTheirGoldens(t *testing.T) {
+	for _, stack := range shipped {
+		t.Run(stack, func(t *testing.T) {
+			got := pulumitest.YAML(pulumitest.Objects(run(t, stack, stackFile(t, stack), false)))
+			golden := filepath.Join(projectFolder, "stacks/testdata/golden", stack+".yaml")
+			if *update {
+				require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
+				require.NoError(t, os.WriteFile(golden, got, 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			require.NoError(t, err)
+			assert.Equal(t, string(want), string(got), "if the change is meant, run: go test ./stacks -update")
+		})
+	}
+}
+
+// variants are configs that take every branch of the program.
+func variants(t *testing.T) map[string]map[string]string {
+	all := map[string]map[string]string{}
+	for _, stack := range shipped {
+		all[stack] = stackFile(t, stack)
+	}
+	change := func(name, base string, values map[string]string) {
+		all[name] = map[string]string{}
+		for key, value := range all[base] {
+			all[name][key] = value
+		}
+		for key, value := range values {
+			all[name][key] = value
+		}
+	}
+	change("bundled Prometheus and HPA", "prod", map[string]string{"observability": `{}`, "autoscaling": `{"engine":"hpa"}`})
+	change("bundled Prometheus and KEDA", "prod", map[string]string{"observability": `{}`})
+	change("no Prometheus", "dev", map[string]string{"observability": `{"prometheus":"none"}`})
+	change("a load balancer for some networks", "dev", map[string]string{"expose": `{"loadBalancer":{"sourceRanges":["10.0.0.0/8"]}}`})
+	change("a claim that is there already", "dev", map[string]string{"store": `{"existingClaim":"existing-models"}`})
+	change("an ingress without TLS", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com"}}`})
+	change("a spare GPU", "prod", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`, "models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`})
+	return all
+}
+
+func TestInvariantsHoldForEveryVariant(t *testing.T) {
+	for name, values := range variants(t) {
+		t.Run(name, func(t *testing.T) {
+			assert.Empty(t, pulumitest.Violations(run(t, "test", values, false)))
+		})
+	}
+}
+
+func TestPreviewRegistersWhatUpDoes(t *testing.T) {
+	for name, values := range variants(t) {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, urns(run(t, "test", values, false)), urns(run(t, "test", values, true)))
+		})
+	}
+}
+
+func urns(resources []pulumitest.Resource) []string {
+	all := make([]string, len(resources))
+	for i, r := range resources {
+		all[i] = r.URN
+	}
+	return all
+}
+
+func TestKeysStandInNoObject(t *testing.T) {
+	resources := run(t, "prod", stackFile(t, "prod"), false)
+	keys := pulumitest.Passwords(resources)
+	require.Len(t, keys, 2)
+	text := string(pulumitest.YAML(pulumitest.ObjectsWithSecrets(resources)))
+	for _, key := range keys {
+		assert.NotContains(t, text, key, "a key in clear")
+	}
+	assert.Contains(t, text, "keys.map: |", "the Secret with the hashes")
+	redacted := string(pulumitest.YAML(pulumitest.Objects(resources)))
+	assert.Contains(t, redacted, "keys.map: "+pulumitest.Redacted)
+}
+
+func TestTheClaimIsProtectedInProdOnly(t *testing.T) {
+	for stack, protected := range map[string]bool{"prod": true, "dev": false} {
+		found := false
+		for _, r := range run(t, stack, stackFile(t, stack), false) {
+			if r.Type == "kubernetes:core/v1:PersistentVolumeClaim" {
+				found = true
+				assert.Equal(t, protected, r.Protect, stack)
+			}
+		}
+		assert.True(t, found, stack)
+	}
+}
+
+func TestAnAutoscaledDeploymentKeepsItsReplicas(t *testing.T) {
+	for _, r := range run(t, "prod", stackFile(t, "prod"), false) {
+		if r.Type == "kubernetes:apps/v1:Deployment" && strings.HasPrefix(r.Name, "ollama-") {
+			assert.Equal(t, []string{"spec.replicas"}, r.IgnoreChanges, r.Name)
+		}
+	}
+}
+
+func TestAnAddedTeamChangesOnlyKeysAndFront(t *testing.T) {
+	before := rendered(run(t, "local", stackFile(t, "local"), false))
+	values := stackFile(t, "local")
+	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":60,"priority":"background"},"research":{}}`
+	after := rendered(run(t, "local", values, false))
+	assert.ElementsMatch(t, []string{"ConfigMap/front", "Secret/front-keys", "Deployment/front"}, changed(before, after))
+}
+
+func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {
+	before := rendered(run(t, "local", stackFile(t, "local"), false))
+	values := stackFile(t, "local")
+	values["models"] = strings.Replace(values["models"], `{"name":"tiny-embed"}`, `{"name":"tiny-embed"},{"name":"tiny-endless"}`, 1)
+	require.NotEqual(t, stackFile(t, "local")["models"], values["models"])
+	after := rendered(run(t, "local", values, false))
+	assert.ElementsMatch(t, []string{"ConfigMap/models-writer", "Job/models-writer"}, changed(before, after))
+}
+
+// rendered are the objects' texts by kind and Pulumi name, with references included, so that a rolled Deployment shows.
+func rendered(resources []pulumitest.Resource) map[string]string {
+	texts := map[string]string{}
+	for _, r := range resources {
+		for _, o := range pulumitest.ObjectsWithSecrets([]pulumitest.Resource{r}) {
+			texts[fmt.Sprintf("%s/%s", o.Kind(), r.Name)] = o.Text()
+		}
+	}
+	return texts
+}
+
+func changed(before, after map[string]string) (names []string) {
+	for name, text := range after {
+		if before[name] != text {
+			names = append(names, name)
+		}
+	}
+	for name := range before {
+		if _, still := after[name]; !still {
+			names = append(names, name)
+		}
+	}
+	return names
+}
