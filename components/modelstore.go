@@ -34,7 +34,7 @@ type ModelStoreArgs struct {
 	Models []Model
 	// Registry is the host[:port]/path that short model names are pulled from. Default: Ollama's own library.
 	Registry string
-	// Insecure allows plain HTTP and unknown certificates for Registry. Default: false.
+	// Insecure says that Registry speaks plain HTTP. Default: false.
 	Insecure bool
 	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and AccessMode.
 	ExistingClaim string

@@ -45,7 +45,7 @@ func TestTheWriterPullsCopiesAndCreates(t *testing.T) {
 	assert.Empty(t, report)
 	assert.Contains(t, out, "all 3 models are in place")
 	assert.Equal(t, []string{
-		"pull --insecure host:5000/library/tiny", "cp host:5000/library/tiny tiny", "pull llama3:8b", "create reviewer -f /files/reviewer",
+		"pull --insecure host:5000/library/tiny", "cp host:5000/library/tiny tiny", "rm host:5000/library/tiny", "pull llama3:8b", "create reviewer -f /files/reviewer",
 	}, calls(out))
 }
 

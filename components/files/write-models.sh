@@ -90,8 +90,9 @@ while read -r action name source options; do
     # shellcheck disable=SC2086 # no option means no argument, not an empty one
     attempt "$name" ollama pull $options "$source" || { failed="$failed $name"; continue; }
     if [ "$source" != "$name" ]; then
-      # A copy is a second manifest for the same blobs: users ask for NAME wherever it came from.
+      # A copy is a second manifest for the same blobs: users ask for NAME wherever it came from, and see no other.
       attempt "$name" ollama cp "$source" "$name" || { failed="$failed $name"; continue; }
+      attempt "$name" ollama rm "$source" || { failed="$failed $name"; continue; }
     fi
     ;;
   create)
@@ -108,4 +109,6 @@ if [ -n "$failed" ]; then
   report "failed models:$failed"
   exit 1
 fi
+# Without Ollama's own pruning, what an interrupted pull left would stay for ever. Every pull is done, so it is nobody's.
+rm -f "$OLLAMA_MODELS"/blobs/*-partial*
 echo "all $total models are in place"

@@ -1,0 +1,56 @@
+# The one list of commands: `make help`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# Builds of the program and of the embedded cluster's tools share their packages in the Go build cache only when their flags agree.
+export GOFLAGS := -trimpath
+export GOTOOLCHAIN := local
+
+STACK ?= dev
+CONFIG ?= Pulumi.$(STACK).yaml
+TOOL = go -C local run ./cmd/tool
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: up
+up: bin/local ## Start a real cluster on this machine, deploy Pulumi.local.yaml into it, and ask it (CONFIG=file.yaml for another stack file)
+	bin/local up $(if $(filter command line environment,$(origin CONFIG)),--config $(CONFIG))
+
+.PHONY: down
+down: bin/local ## Stop that cluster and remove what it left on the machine, but for the built tools
+	bin/local down
+
+.PHONY: test
+test: ## Run the tests: no cluster is needed
+	@tools/debian-packages.sh dash
+	@HAPROXY=$$($(TOOL) haproxy) PROMTOOL=$$($(TOOL) promtool) && export HAPROXY PROMTOOL && \
+	go test ./... && go -C local test ./...
+
+.PHONY: e2e
+e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, real pods, real Ollama (as root)
+	OLLAMA_BIN=$$($(TOOL) ollama) go -C local test -count=1 -v ./registry
+	go test -tags e2e -count=1 -timeout 80m -v ./test/e2e
+
+.PHONY: render
+render: ## Print a stack's Kubernetes objects, secrets redacted (STACK=prod [CONFIG=file.yaml])
+	@go run ./cmd/render -stack $(STACK) -config $(CONFIG)
+
+.PHONY: verify
+verify: bin/local ## Tell how each part of the embedded cluster is, and ask the endpoint
+	bin/local status
+	bin/local ask
+
+.PHONY: lint
+lint: ## Check every file by its own checker
+	@tools/debian-packages.sh shellcheck yamllint
+	@mkdir -p bin && go build -C tools -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	@STATICCHECK=$(CURDIR)/bin/staticcheck tools/lint.sh
+
+# Go knows best what is up to date.
+.PHONY: bin/local
+bin/local:
+	@mkdir -p bin
+	@go build -C local -o ../bin/local ./cmd/local

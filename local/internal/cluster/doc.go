@@ -1,0 +1,4 @@
+// Package cluster brings into a new cluster what every pod counts on: DNS, a
+// default StorageClass, the nvidia RuntimeClass and the model registry. The
+// objects are YAML files under manifests/.
+package cluster

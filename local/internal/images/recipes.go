@@ -1,0 +1,141 @@
+package images
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ollama-k8s/local/internal/toolchain"
+	"ollama-k8s/local/internal/toolchain/sharedlibs"
+)
+
+// recipe says what an image is called, holds and does.
+type recipe struct {
+	ref    string
+	tool   toolchain.Name // "" for none
+	config v1.Config
+	fill   func(rootfs) error
+}
+
+const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// recipes are all images. What they do when a pod says nothing else is what
+// the public image of the same program does, so that a manifest fits both. A
+// tag stays although Debian's patch release moves: stack files name it.
+var recipes = []recipe{
+	{
+		ref: "localhost/pause:1", tool: toolchain.Pause,
+		config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535"},
+		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Pause), "pause") },
+	},
+	{
+		ref: "localhost/coredns:1.14.3", tool: toolchain.CoreDNS,
+		config: v1.Config{Entrypoint: []string{"/coredns"}},
+		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.CoreDNS), "coredns") },
+	},
+	{
+		ref: "localhost/registry:1", tool: toolchain.Registry,
+		config: v1.Config{Entrypoint: []string{"/registry"}, User: "65534"},
+		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Registry), "registry") },
+	},
+	{
+		ref: "localhost/ollama:0.17.4", tool: toolchain.Ollama,
+		config: v1.Config{
+			Entrypoint: []string{"/bin/ollama"}, Cmd: []string{"serve"},
+			Env: []string{searchPath, "OLLAMA_HOST=0.0.0.0:11434", "NVIDIA_VISIBLE_DEVICES=all"},
+		},
+		fill: func(r rootfs) error {
+			if err := r.program(toolchain.Path(toolchain.Ollama), "bin/ollama"); err != nil {
+				return err
+			}
+			return shell(r)
+		},
+	},
+	{
+		ref: "localhost/haproxy:3.4", tool: toolchain.HAProxy,
+		config: v1.Config{
+			// The public image's entry script adds the same two flags.
+			Entrypoint: []string{"/usr/sbin/haproxy", "-W", "-db"},
+			Cmd:        []string{"-f", "/usr/local/etc/haproxy/haproxy.cfg"},
+			Env:        []string{searchPath},
+			User:       "99",
+			StopSignal: "SIGUSR1", // finish what runs, then end
+		},
+		fill: func(r rootfs) error {
+			r.folder("var/lib/haproxy", 0o777)
+			return r.tree(toolchain.Path(toolchain.HAProxy))
+		},
+	},
+	{
+		ref: "localhost/prometheus:3", tool: toolchain.Prometheus,
+		config: v1.Config{
+			Entrypoint: []string{"/bin/prometheus"},
+			Cmd:        []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
+			Env:        []string{searchPath},
+			User:       "65534",
+			WorkingDir: "/prometheus",
+		},
+		fill: func(r rootfs) error {
+			r.folder("prometheus", 0o777)
+			r.link("../usr/bin/prometheus", "bin/prometheus")
+			r.link("../usr/bin/promtool", "bin/promtool")
+			return r.tree(toolchain.Path(toolchain.Prometheus))
+		},
+	},
+	{
+		ref:    "localhost/toolbox:1",
+		config: v1.Config{Cmd: []string{"/bin/sh"}, Env: []string{searchPath}},
+		fill:   shell,
+	},
+}
+
+//go:embed rootfs
+var skeleton embed.FS
+
+// root is the recipe's filled root: what each program may expect of a Linux
+// system, and its own.
+func (r recipe) root() (rootfs, error) {
+	root := rootfs{}
+	for _, folder := range []string{"dev", "etc", "proc", "run", "sys", "var/run"} {
+		root.folder(folder, 0o755)
+	}
+	root.folder("root", 0o700)
+	root.folder("tmp", 0o777|fs.ModeSticky)
+	for _, name := range []string{"passwd", "group", "nsswitch.conf"} {
+		content, err := skeleton.ReadFile("rootfs/" + name)
+		if err != nil {
+			return nil, fmt.Errorf("reading an embedded file: %w", err)
+		}
+		root.text(content, "etc/"+name)
+	}
+	root.file("/etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-certificates.crt", 0o644)
+	return root, r.fill(root)
+}
+
+// shell adds /bin/sh and the usual commands: busybox's shell keeps to what
+// dash does, which is the shell of the public images.
+func shell(r rootfs) error {
+	const busybox = "/bin/busybox"
+	needs, err := sharedlibs.Of("/", busybox)
+	if err != nil {
+		return err
+	}
+	if needs.Loader != "" {
+		return fmt.Errorf("%s needs libraries: install the Debian package busybox-static in the place of busybox", busybox)
+	}
+	list, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		return fmt.Errorf("asking busybox for its commands: %w", err)
+	}
+	for command := range strings.FieldsSeq(string(list)) {
+		if command != "busybox" {
+			r.link("busybox", "bin/"+command)
+		}
+	}
+	r.file(busybox, "bin/busybox", 0o755)
+	return nil
+}

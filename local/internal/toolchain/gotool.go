@@ -1,0 +1,180 @@
+package toolchain
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// goTool is built from the Go module local/tools/NAME, which pins what it is
+// made of. A module per tool, because some want versions that others reject.
+type goTool struct {
+	source     string   // package to build, default the module's own main
+	executable string   // its file name, default the tool's name
+	links      []string // further names under which a multi-call binary is started
+	ldflags    string   // on top of -s -w
+	cgo        bool
+	needs      []string          // Debian packages without which it does not build
+	headers    map[string]string // folder on the include path → module that has those headers
+	embeds     embeds
+}
+
+// embeds are files that the main package embeds and that a dependency has:
+// name in the main package → path in the module. Embedding cannot reach out of
+// a module, and copies of megabytes that must fit a version are not for a
+// repository, so the build lays them over the missing files.
+type embeds struct {
+	module string
+	files  map[string]string
+}
+
+func (g goTool) executableOf(t tool) string {
+	if g.executable != "" {
+		return g.executable
+	}
+	return string(t.name)
+}
+
+func (g goTool) find(t tool) (string, error) {
+	final, err := g.folderOf(t)
+	if err != nil || !present(final) {
+		return "", err
+	}
+	return final, nil
+}
+
+func (g goTool) folderOf(t tool) (string, error) {
+	module, err := moduleFolder(t)
+	if err != nil {
+		return "", err
+	}
+	key, err := g.key(t, module)
+	if err != nil {
+		return "", err
+	}
+	return t.folder(t.version, key)
+}
+
+// key covers the module's files and the whole recipe.
+func (g goTool) key(t tool, module string) (string, error) {
+	entries, err := os.ReadDir(module)
+	if err != nil {
+		return "", fmt.Errorf("reading the module of %s: %w", t.name, err)
+	}
+	key := newDigest(runtime.Version(), t.version, g)
+	for _, e := range entries {
+		isSource := strings.HasPrefix(e.Name(), "go.") || strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go")
+		if !isSource {
+			continue
+		}
+		if err := key.addFile(e.Name(), filepath.Join(module, e.Name())); err != nil {
+			return "", err
+		}
+	}
+	return key.String(), nil
+}
+
+func moduleFolder(t tool) (string, error) {
+	sources, err := sourceFolder()
+	return filepath.Join(sources, "tools", string(t.name)), err
+}
+
+func (g goTool) make(j job, dir string) (string, error) {
+	// Before the build, so that a source that changes meanwhile is built anew.
+	final, err := g.folderOf(j.tool)
+	if err != nil {
+		return "", err
+	}
+	if err := ensurePackages(j.ctx, j.step, g.needs); err != nil {
+		return "", err
+	}
+	module, err := moduleFolder(j.tool)
+	if err != nil {
+		return "", err
+	}
+	build := goBuild{
+		folder:  module,
+		source:  g.source,
+		output:  filepath.Join(dir, g.executableOf(j.tool)),
+		ldflags: g.ldflags,
+		cgo:     g.cgo,
+	}
+	if build.include, err = g.includeFolder(j, module); err != nil {
+		return "", err
+	}
+	if build.overlay, err = g.overlay(j, module); err != nil {
+		return "", err
+	}
+	if build.overlay != "" {
+		defer os.Remove(build.overlay)
+	}
+	if err := build.run(j); err != nil {
+		return "", err
+	}
+	for _, link := range g.links {
+		if err := os.Symlink(filepath.Base(build.output), filepath.Join(dir, link)); err != nil {
+			return "", fmt.Errorf("naming %s: %w", link, err)
+		}
+	}
+	return final, nil
+}
+
+// includeFolder is a folder with the headers that the tool needs, or "". Its
+// path is on the compilers' command lines and so in the keys of Go's build
+// cache: it is the same for each checkout, or each would compile anew.
+func (g goTool) includeFolder(j job, module string) (string, error) {
+	if len(g.headers) == 0 {
+		return "", nil
+	}
+	cache, err := CacheFolder()
+	if err != nil {
+		return "", err
+	}
+	include := filepath.Join(cache, "headers", string(j.tool.name))
+	if err := os.MkdirAll(include, 0o755); err != nil {
+		return "", fmt.Errorf("making the folder of headers: %w", err)
+	}
+	for folder, path := range g.headers {
+		found, err := dependencyFolder(j, module, path)
+		if err != nil {
+			return "", err
+		}
+		link := filepath.Join(include, folder)
+		if err := os.Remove(link); err != nil && !os.IsNotExist(err) {
+			return "", fmt.Errorf("replacing an include folder: %w", err)
+		}
+		if err := os.Symlink(found, link); err != nil {
+			return "", fmt.Errorf("making an include folder: %w", err)
+		}
+	}
+	return include, nil
+}
+
+// overlay writes a file for go build -overlay, if the tool embeds something,
+// and returns its path or "".
+func (g goTool) overlay(j job, module string) (string, error) {
+	if len(g.embeds.files) == 0 {
+		return "", nil
+	}
+	from, err := dependencyFolder(j, module, g.embeds.module)
+	if err != nil {
+		return "", err
+	}
+	replace := map[string]string{}
+	for name, path := range g.embeds.files {
+		replace[filepath.Join(module, name)] = filepath.Join(from, path)
+	}
+	file, err := os.CreateTemp("", "overlay-*.json")
+	if err != nil {
+		return "", fmt.Errorf("writing the build overlay: %w", err)
+	}
+	err = json.NewEncoder(file).Encode(map[string]any{"Replace": replace})
+	if err := errors.Join(err, file.Close()); err != nil {
+		return "", fmt.Errorf("writing the build overlay %s: %w", file.Name(), err)
+	}
+	return file.Name(), nil
+}

@@ -1,0 +1,128 @@
+package toolchain
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Name is how a tool is asked for.
+type Name string
+
+// The tools. Kubectl, Etcd and Promtool come with others.
+const (
+	Kubernetes       Name = "kubernetes"
+	Kubectl          Name = "kubectl"
+	Etcd             Name = "etcd"
+	CoreDNS          Name = "coredns"
+	Ollama           Name = "ollama"
+	Pulumi           Name = "pulumi"
+	PulumiKubernetes Name = "pulumi-kubernetes"
+	PulumiRandom     Name = "pulumi-random"
+	Pause            Name = "pause"
+	Registry         Name = "registry"
+	Agent            Name = "agent"
+	HAProxy          Name = "haproxy"
+	Prometheus       Name = "prometheus"
+	Promtool         Name = "promtool"
+)
+
+// A tool is a folder in the cache that some recipe can fill.
+type tool struct {
+	name    Name
+	version string // part of the folder's name, for people; the key is what counts
+	recipe  recipe
+}
+
+// A recipe fills a tool's folder.
+type recipe interface {
+	// find returns the folder of the finished tool in the cache, or "". It is
+	// quick and asks no network.
+	find(t tool) (string, error)
+	// make fills the empty folder dir and returns where in the cache it belongs.
+	make(j job, dir string) (final string, err error)
+}
+
+// alsoKnown maps the names that are served by another tool's folder.
+var alsoKnown = map[Name]Name{
+	Kubectl:  Kubernetes,
+	Etcd:     Kubernetes,
+	Promtool: Prometheus,
+}
+
+// tools are all there are, the most awaited first: Names keeps their order.
+var tools = []tool{
+	{Kubernetes, "1.35.4", goTool{
+		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.35.4" +
+			" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35" +
+			" -X k8s.io/component-base/version.gitTreeState=clean",
+		links: []string{
+			"etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet",
+		},
+	}},
+	{Ollama, "0.17.4", goTool{
+		source:  "github.com/ollama/ollama",
+		ldflags: "-X github.com/ollama/ollama/version.Version=0.17.4",
+		cgo:     true,
+		headers: map[string]string{"miniaudio": "github.com/gen2brain/malgo"},
+		needs:   []string{"g++", "libstb-dev", "nlohmann-json3-dev"},
+	}},
+	{Pulumi, "3.274.1", goTool{
+		source: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+		// The Automation API reads the version before it does anything, and
+		// refuses a CLI that says none.
+		ldflags: "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v3.274.1",
+	}},
+	{CoreDNS, "1.14.3", goTool{}},
+	{PulumiRandom, "4.18.2", goTool{executable: "pulumi-resource-random"}},
+	{PulumiKubernetes, "4.24.0", goTool{
+		executable: "pulumi-resource-kubernetes",
+		embeds: embeds{
+			module: "github.com/pulumi/pulumi-kubernetes/provider/v4",
+			files: map[string]string{
+				"schema.json":            "cmd/pulumi-resource-kubernetes/schema.json",
+				"terraform-mapping.json": "cmd/pulumi-resource-kubernetes/terraform-mapping.json",
+			},
+		},
+	}},
+	{Pause, "1", goTool{}},
+	{Registry, "1", ownCommand{}},
+	{Agent, "1", ownCommand{}},
+	{HAProxy, "3.4", debianTool{
+		packages: []string{"haproxy"},
+		series:   "3.4.*", // the first with large buffers; Debian's stable has 2.6
+		programs: map[string]string{"haproxy": "usr/sbin/haproxy"},
+	}},
+	{Prometheus, "3", debianTool{
+		packages: []string{"prometheus", "promtool"},
+		series:   "3.*",
+		programs: map[string]string{"prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool"},
+	}},
+}
+
+// Names are all that Ensure, Path and Command know.
+func Names() []Name {
+	var names []Name
+	for _, t := range tools {
+		names = append(names, t.name)
+	}
+	return append(names, slices.Sorted(maps.Keys(alsoKnown))...)
+}
+
+func find(n Name) (tool, error) {
+	wanted := n
+	if other, ok := alsoKnown[n]; ok {
+		wanted = other
+	}
+	for _, t := range tools {
+		if t.name == wanted {
+			return t, nil
+		}
+	}
+	var known []string
+	for _, name := range Names() {
+		known = append(known, string(name))
+	}
+	return tool{}, fmt.Errorf("there is no tool %q: use one of %s", n, strings.Join(known, ", "))
+}

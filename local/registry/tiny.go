@@ -1,0 +1,68 @@
+package registry
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+
+	"ollama-k8s/local/tinymodel"
+)
+
+//go:embed models/chat.tmpl
+var chatTemplate string
+
+//go:embed models/system.txt
+var chatSystem string
+
+//go:embed models/license.txt
+var license string
+
+// TinyModels is a catalogue of generated models:
+//
+//	library/tiny:latest          says tinymodel.Sentence; 512 bytes of KV cache per token of context
+//	library/tiny:twin            the same with other weights, which Ollama therefore loads beside it
+//	library/tiny:deep            the same with more layers and keys for every head: 10 KiB of KV cache per token of context, and slower
+//	library/tiny-endless:latest  never ends by itself, for long streams
+//	library/tiny-embed:latest    embeddings of 64 numbers
+func TinyModels() (*Catalogue, error) {
+	c := &Catalogue{}
+	for _, m := range []struct {
+		name     string
+		generate func(tinymodel.Options) ([]byte, error)
+		options  tinymodel.Options
+		dress    func(weights []byte) Model
+	}{
+		{"library/tiny:latest", tinymodel.Llama, tinymodel.Options{Seed: 1, Type: tinymodel.F32}, chatModel},
+		{"library/tiny:twin", tinymodel.Llama, tinymodel.Options{Seed: 2, Type: tinymodel.F32}, chatModel},
+		{"library/tiny:deep", tinymodel.Llama, tinymodel.Options{Seed: 3, Layers: 8, Heads: 10}, chatModel},
+		{"library/tiny-endless:latest", tinymodel.Llama, tinymodel.Options{Seed: 4, Type: tinymodel.F32, Endless: true}, chatModel},
+		{"library/tiny-embed:latest", tinymodel.Bert, tinymodel.Options{Seed: 5}, embeddingModel},
+	} {
+		weights, err := m.generate(m.options)
+		if err != nil {
+			return nil, fmt.Errorf("generating %s: %w", m.name, err)
+		}
+		if err := c.Add(m.name, m.dress(weights)); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// chatModel sets no num_ctx, as models in the public library do: it would override the server's OLLAMA_CONTEXT_LENGTH.
+func chatModel(weights []byte) Model {
+	return Model{
+		Weights:  weights,
+		Template: chatTemplate,
+		System:   strings.TrimSpace(chatSystem),
+		License:  license,
+		Parameters: map[string]any{
+			"temperature": 0,
+			"num_thread":  1, // two threads that wait for each other on two busy cores take 5 s for what one does in 0.13 s
+		},
+	}
+}
+
+func embeddingModel(weights []byte) Model {
+	return Model{Weights: weights, License: license, Parameters: map[string]any{"num_thread": 1}}
+}
