@@ -6,6 +6,7 @@ SHELL := /bin/bash
 # Builds of the program and of the embedded cluster's tools share their packages in the Go build cache only when their flags agree.
 export GOFLAGS := -trimpath
 export GOTOOLCHAIN := local
+export CGO_ENABLED := 0
 
 STACK ?= dev
 CONFIG ?= Pulumi.$(STACK).yaml

@@ -106,7 +106,8 @@ func stackFile(t *testing.T, old, new string) string {
 	return file
 }
 
-const sentence = "Hello! I am a tiny test model"
+// sentence begins what the tiny model recites.
+const sentence = "Hello! I am a tiny model made for tests"
 
 func TestTheWholeStack(t *testing.T) {
 	_, _, err := local(t, "down")

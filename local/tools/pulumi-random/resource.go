@@ -88,6 +88,15 @@ func (*RandomPassword) Check(ctx context.Context, req infer.CheckRequest) (infer
 	return infer.CheckResponse[RandomPasswordInputs]{Inputs: in, Failures: failures}, nil
 }
 
+// WireDependencies makes the results secret for every program, not only for
+// those whose SDK asks for it, as Pulumi's own SDKs do.
+func (*RandomPassword) WireDependencies(f infer.FieldSelector, args *RandomPasswordInputs, state *RandomPasswordState) {
+	for _, result := range []*string{&state.Result, &state.BcryptHash} {
+		f.OutputField(result).DependsOn(f.InputField(args))
+		f.OutputField(result).AlwaysSecret()
+	}
+}
+
 // Create makes the password; a preview makes none. The ID is not secret, so
 // it says nothing, as the real one's does.
 func (*RandomPassword) Create(_ context.Context, req infer.CreateRequest[RandomPasswordInputs]) (infer.CreateResponse[RandomPasswordState], error) {
