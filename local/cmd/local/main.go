@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -126,10 +127,17 @@ func up(ctx context.Context, w *where) error {
 
 // prepare builds and installs what a cluster with the stack in it needs. What is there is left alone.
 func prepare(ctx context.Context, log *progress.Log) ([]images.Image, error) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		return nil, fmt.Errorf("the embedded cluster needs Linux and root, this is %s and user %d: run it as root on a Debian machine, or run `pulumi up -s dev` against a cluster of your own", runtime.GOOS, os.Geteuid())
+	}
 	if err := toolchain.EnsureDebian(ctx, log); err != nil {
+		return nil, fmt.Errorf("%w; or run `pulumi up -s dev` against a cluster of your own", err)
+	}
+	// What would be refused in the end is refused before half an hour of builds.
+	if err := node.Check(ctx); err != nil {
 		return nil, err
 	}
-	if err := toolchain.Ensure(ctx, log, engine.Tools...); err != nil {
+	if err := toolchain.Ensure(ctx, log, append([]toolchain.Name{toolchain.Kubernetes, toolchain.Agent}, engine.Tools...)...); err != nil {
 		return nil, err
 	}
 	return images.Ensure(ctx, log)
@@ -138,9 +146,6 @@ func prepare(ctx context.Context, log *progress.Log) ([]images.Image, error) {
 func tools(ctx context.Context, _ *where) error {
 	log := progress.New(os.Stderr)
 	defer log.Summary()
-	if err := toolchain.Ensure(ctx, log, toolchain.Kubernetes, toolchain.Agent); err != nil {
-		return err
-	}
 	_, err := prepare(ctx, log)
 	return err
 }

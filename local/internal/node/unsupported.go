@@ -14,6 +14,9 @@ import (
 var errUnsupported = errors.New("the embedded cluster needs Linux, and this is " + runtime.GOOS +
 	": run it in a Linux machine, or run `pulumi up -s dev` against a cluster of your own")
 
+// Check always refuses here.
+func Check(context.Context) error { return errUnsupported }
+
 // Up always fails here.
 func Up(context.Context, *progress.Log, []images.Image) (*Node, error) { return nil, errUnsupported }
 

@@ -68,6 +68,17 @@ func (c *cluster) refuseForeign() error {
 	return nil
 }
 
+// Check tells whether this machine can run the cluster, with all that stands in the way, and changes nothing. Up begins with the same; a
+// caller that has long work to do before Up asks here first.
+func Check(ctx context.Context) error {
+	c, unlock, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return c.preflight()
+}
+
 // Up brings the cluster into its full state and returns when it is usable: the
 // nodes are Ready, DNS and the model registry answer, and the images are known
 // to both nodes. It changes only what is missing, dead or different, and keeps
