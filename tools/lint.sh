@@ -14,6 +14,7 @@ check() { # check NAME COMMAND...: runs it, says what it was
   fi
 }
 
+# shellcheck disable=SC2317 # called by name
 unformatted() { ! git ls-files -co --exclude-standard '*.go' | xargs gofmt -l | grep .; }
 check "gofmt" unformatted
 for module in . local; do

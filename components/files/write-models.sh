@@ -47,7 +47,7 @@ done
 # heartbeat NAME: a line every 30 s, since the client's own progress is drawn for a terminal.
 heartbeat() {
   elapsed=0
-  while sleep 30 </dev/null >/dev/null 2>&1; do
+  while sleep 30 >/dev/null 2>&1; do
     elapsed=$((elapsed + 30))
     echo "model $1: $elapsed s, the store holds $(du -sh "$OLLAMA_MODELS" | cut -f 1)"
   done
@@ -64,7 +64,8 @@ attempt() {
     beat=$!
     code=0
     said=$("$@" 2>&1 </dev/null) || code=$?
-    kill "$beat" 2>/dev/null || true
+    # KILL, not TERM: a shell that has just forked still has our trap, and would take a TERM for its own and live on.
+    kill -9 "$beat" 2>/dev/null || true
     wait "$beat" 2>/dev/null || true
     [ "$code" -ne 0 ] || return 0
     reason=$(printf '%s' "$said" | tr '\r' '\n' | grep -v '^[[:space:]]*$' | tail -n 1)
