@@ -122,7 +122,7 @@ func TestTheWholeLifeOfACluster(t *testing.T) {
 	t.Run("removes the volume of a deleted claim", func(t *testing.T) {
 		e.kubectl(t, "-n", "e2e", "delete", "deploy/gpu", "job/writer", "pvc/shared", "--timeout=60s")
 		eventually(t, func() error {
-			if entries, err := os.ReadDir(e.layout.volumes()); err != nil || len(entries) > 0 {
+			if entries, err := os.ReadDir(e.layout.path("volumes")); err != nil || len(entries) > 0 {
 				return fmt.Errorf("%v, %w", entries, err)
 			}
 			return nil

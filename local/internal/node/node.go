@@ -82,7 +82,6 @@ func (l layout) path(elem ...string) string {
 
 func (l layout) kubeconfig() string               { return l.path("kubeconfig") }
 func (l layout) pki() string                      { return l.path("pki") }
-func (l layout) volumes() string                  { return l.path("volumes") }
 func (l layout) log(part string) string           { return l.path("logs", part+".log") }
 func (l layout) record(process string) string     { return l.path("run", process+".json") }
 func (l layout) mountpoints() string              { return l.path("mountpoints.json") }
