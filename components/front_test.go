@@ -126,7 +126,7 @@ func startFront(t *testing.T) (api, metrics string, requests chan seen) {
 	api, metrics = fmt.Sprintf("http://127.0.0.1:%d", apiPort), fmt.Sprintf("http://127.0.0.1:%d", metricsPort)
 	require.Eventually(t, func() bool {
 		// Ready when the first health check has found the server.
-		response, err := http.DefaultClient.Do(request(t, "GET", api+"/api/version", "key-ide", ""))
+		response, err := client.Do(request(t, "GET", api+"/api/version", "key-ide", ""))
 		if err != nil {
 			return false
 		}
@@ -143,8 +143,13 @@ func request(t *testing.T, method, url, key, body string) *http.Request {
 	if key != "" {
 		r.Header.Set("Authorization", "Bearer "+key)
 	}
+	// A refused body is not read to its end, so the connection is of no use afterwards: each request has its own.
+	r.Close = true
 	return r
 }
+
+// client gives up in time to say which request it was.
+var client = &http.Client{Timeout: 45 * time.Second}
 
 func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 	api, metrics, requests := startFront(t)
@@ -187,7 +192,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		"a path that does not exist needs a key too": {"GET", "/nothing", "", "", 401, "invalid_api_key"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			response, err := http.DefaultClient.Do(request(t, test.method, api+test.path, test.key, test.body))
+			response, err := client.Do(request(t, test.method, api+test.path, test.key, test.body))
 			require.NoError(t, err)
 			defer response.Body.Close()
 			body, err := io.ReadAll(response.Body)
@@ -210,7 +215,8 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		r, err := http.NewRequest("POST", api+"/api/chat", io.MultiReader(strings.NewReader(`{"model":"tiny","x":"`), strings.NewReader(strings.Repeat(large, 11)), strings.NewReader(`"}`)))
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "Bearer key-ide")
-		response, err := http.DefaultClient.Do(r)
+		r.Close = true
+		response, err := client.Do(r)
 		require.NoError(t, err)
 		response.Body.Close()
 		assert.Equal(t, 413, response.StatusCode)
@@ -222,7 +228,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		r := request(t, "POST", api+"/api/chat", "", `{"model":"tiny"}`)
 		r.Header.Set("x-api-key", "key-ide")
 		r.Header.Set("Origin", "https://example.com")
-		response, err := http.DefaultClient.Do(r)
+		response, err := client.Do(r)
 		require.NoError(t, err)
 		response.Body.Close()
 		require.Equal(t, 200, response.StatusCode)
@@ -234,7 +240,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 	})
 	t.Run("a team over its limit waits, the others do not", func(t *testing.T) {
 		status := func(key string) int {
-			response, err := http.DefaultClient.Do(request(t, "POST", api+"/api/chat", key, `{"model":"tiny"}`))
+			response, err := client.Do(request(t, "POST", api+"/api/chat", key, `{"model":"tiny"}`))
 			require.NoError(t, err)
 			response.Body.Close()
 			if response.StatusCode == 429 {
@@ -280,7 +286,7 @@ func TestTheQueueHoldsWhatHasNoSlot(t *testing.T) {
 	}()
 	api := fmt.Sprintf("http://127.0.0.1:%d", apiPort)
 	require.Eventually(t, func() bool {
-		response, err := http.DefaultClient.Do(request(t, "GET", api+"/api/version", "key-ide", ""))
+		response, err := client.Do(request(t, "GET", api+"/api/version", "key-ide", ""))
 		if err != nil {
 			return false
 		}
@@ -291,7 +297,7 @@ func TestTheQueueHoldsWhatHasNoSlot(t *testing.T) {
 	answers := make(chan int, 5)
 	for range 5 { // two slots
 		go func() {
-			response, err := http.DefaultClient.Do(request(t, "POST", api+"/api/chat", "key-ide", `{"model":"tiny"}`))
+			response, err := client.Do(request(t, "POST", api+"/api/chat", "key-ide", `{"model":"tiny"}`))
 			if err != nil {
 				answers <- 0
 				return
