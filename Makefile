@@ -39,6 +39,15 @@ e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, 
 render: ## Print a stack's Kubernetes objects, secrets redacted (STACK=prod [CONFIG=file.yaml])
 	@go run ./cmd/render -stack $(STACK) -config $(CONFIG)
 
+.PHONY: plan
+plan: ## Print how the memory of a stack's GPUs is used, and whether it fits (STACK=prod [CONFIG=file.yaml])
+	@go run ./cmd/plan -stack $(STACK) -config $(CONFIG)
+
+.PHONY: lock
+lock: ## Write models.lock.yaml from the registries, for all stacks (STACK=name for one, CHECK=1 to compare only, REGISTRY=http://host:5000/library to ask there)
+	@go run ./cmd/lock $(if $(filter command line environment,$(origin STACK)),-stack $(STACK)) $(if $(filter command line environment,$(origin CONFIG)),-config $(CONFIG)) \
+	  $(if $(CHECK),-check) $(if $(REGISTRY),-registry $(REGISTRY)) $(if $(CA),-ca $(CA)) $(if $(GGUF),-gguf $(GGUF))
+
 .PHONY: verify
 verify: bin/local ## Tell how each part of the embedded cluster is, and ask the endpoint
 	bin/local status

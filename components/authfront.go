@@ -38,6 +38,8 @@ type Route struct {
 	MaxPods int
 	// Slots is the number of requests that one pod answers at a time, for each model.
 	Slots int
+	// ModelSlots are the slots of models that Ollama gives another number: embedding models and some others take one request at a time.
+	ModelSlots map[string]int
 }
 
 // AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.

@@ -24,8 +24,9 @@ type AutoscalingArgs struct {
 	Engine string
 	// Pool is the value of the metrics' label "pool".
 	Pool string
-	// DeploymentName is what is scaled.
-	DeploymentName pulumi.StringInput
+	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
+	WorkloadKind string
+	WorkloadName pulumi.StringInput
 	// Min and Max replicas.
 	Min, Max int
 	// Slots is the number of requests that one pod answers at a time, for each model.
@@ -58,6 +59,7 @@ func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opt
 		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1, max at least min", name, a.Min, a.Max)
 	}
 
+	setDefault(&a.WorkloadKind, "Deployment")
 	autoscaling := &Autoscaling{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:Autoscaling", name, pulumi.Map{
 		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(a.Min), "max": pulumi.Int(a.Max),
@@ -89,7 +91,7 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 		Metadata: named(a.Namespace, roleServer, name, name),
 		Spec: &autoscalingv2.HorizontalPodAutoscalerSpecArgs{
 			ScaleTargetRef: &autoscalingv2.CrossVersionObjectReferenceArgs{
-				ApiVersion: pulumi.String("apps/v1"), Kind: pulumi.String("Deployment"), Name: a.DeploymentName,
+				ApiVersion: pulumi.String("apps/v1"), Kind: pulumi.String(a.WorkloadKind), Name: a.WorkloadName,
 			},
 			MinReplicas: pulumi.Int(a.Min),
 			MaxReplicas: pulumi.Int(a.Max),
@@ -121,7 +123,7 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 		ApiVersion: pulumi.String("keda.sh/v1alpha1"), Kind: pulumi.String("ScaledObject"),
 		Metadata: named(a.Namespace, roleServer, name, name),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
-			"scaleTargetRef":  pulumi.Map{"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String("Deployment"), "name": a.DeploymentName},
+			"scaleTargetRef":  pulumi.Map{"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName},
 			"minReplicaCount": pulumi.Int(a.Min),
 			"maxReplicaCount": pulumi.Int(a.Max),
 			"triggers": pulumi.Array{pulumi.Map{

@@ -21,8 +21,12 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string) (string, error) {
 	var backends []haproxyBackend
 	for i, route := range a.Routes {
 		for _, model := range route.Models {
+			slots := route.Slots
+			if own, ok := route.ModelSlots[model]; ok {
+				slots = own
+			}
 			backends = append(backends, haproxyBackend{
-				Name: backendName(route.Pool, model), Host: hosts[i] + "." + a.ClusterDomain, MaxPods: route.MaxPods, Slots: divide(route.Slots, a.Replicas),
+				Name: backendName(route.Pool, model), Host: hosts[i] + "." + a.ClusterDomain, MaxPods: route.MaxPods, Slots: divide(slots, a.Replicas),
 			})
 		}
 	}

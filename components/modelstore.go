@@ -2,9 +2,7 @@ package components
 
 import (
 	"fmt"
-	"strings"
 
-	batchv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/batch/v1"
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
 	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
@@ -23,6 +21,16 @@ type Model struct {
 	Name string
 	// Modelfile is the text from which `ollama create` makes the model; empty for a model that is pulled.
 	Modelfile string
+	// Digest of the manifest that must be pulled, sha256:…; the writer fails on another. Default: whatever the registry has.
+	Digest string
+}
+
+// Proxy leads to registries from inside a company's network.
+type Proxy struct {
+	// URL of the HTTP proxy, for both http and https.
+	URL string
+	// Direct are hosts, domains and CIDRs to reach without it, besides the cluster's own.
+	Direct []string
 }
 
 // ModelStoreArgs says what the store holds, and where.
@@ -36,6 +44,23 @@ type ModelStoreArgs struct {
 	Registry string
 	// Insecure says that Registry speaks plain HTTP. Default: false.
 	Insecure bool
+	// KeySecret is a Secret whose key id_ed25519 is the identity that a private registry knows. Default: a new identity each time.
+	KeySecret string
+	// CABundle is a ConfigMap whose keys are PEM files of certificate authorities to trust besides the system's. Default: none.
+	CABundle string
+	// Proxy to reach the registries through. Default: none.
+	Proxy *Proxy
+	// ClusterDomain is the cluster's DNS domain, never reached through the proxy. Default: cluster.local.
+	ClusterDomain string
+	// Prune removes models that the writer pulled and that are not listed any more, never those that were created. Default: false.
+	Prune bool
+	// CheckSchedule is when registries are asked whether they have another model than the listed digests, in cron's five fields. What differs
+	// is downloaded beside what serves, which stays as it is, and the Job of that time fails and says so. Default: never.
+	CheckSchedule string
+	// PerReplica gives each server pod a claim of its own instead, filled by that pod before it serves. Default: false.
+	PerReplica bool
+	// Placement of the writer. With ReadWriteOnce it should be the servers', so that they meet. Default: any node.
+	Placement Placement
 	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and AccessMode.
 	ExistingClaim string
 	// Size of the claim. Default: 100Gi.
@@ -53,8 +78,21 @@ type ModelStoreArgs struct {
 type ModelStore struct {
 	pulumi.ResourceState
 
-	// ClaimName is the claim to mount, read-only, at every server.
-	ClaimName pulumi.StringOutput
+	// Mount is what a server mounts.
+	Mount StoreMount
+}
+
+// StoreMount is how a server reaches its models.
+type StoreMount struct {
+	// ClaimName is mounted read-only at every server.
+	ClaimName pulumi.StringInput
+	// Shared tells that the claim mounts on several nodes at once (ReadWriteMany).
+	Shared bool
+	// Together names the store whose pods must share a node, as its claim mounts on one. Default: none.
+	Together string
+
+	perReplica *ModelStoreArgs
+	config     pulumi.StringPtrOutput
 }
 
 // writerTimeout bounds one update's downloads: 500 GB at 300 Mbit/s take 3 h 42 min.
@@ -71,8 +109,13 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	if a.AccessMode == "" {
 		a.AccessMode = ReadWriteOnce
 	}
+	setDefault(&a.ClusterDomain, "cluster.local")
 	if len(a.Models) == 0 {
 		return nil, fmt.Errorf("ModelStore %s: models is empty: list at least one model", name)
+	}
+	plan, err := a.plan()
+	if err != nil {
+		return nil, fmt.Errorf("ModelStore %s: %w", name, err)
 	}
 
 	store := &ModelStore{}
@@ -83,21 +126,39 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	}
 	parent := pulumi.Parent(store)
 
+	config, err := a.config(ctx, name+"-writer", plan, parent)
+	if err != nil {
+		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
+	}
+	if a.PerReplica {
+		store.Mount = StoreMount{Shared: true, perReplica: &a, config: config}
+		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{})
+	}
 	claim, err := a.claim(ctx, name, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the claim of %s: %w", name, err)
 	}
-	store.ClaimName = claim
-
-	if err := networkPolicy(ctx, name+"-writer", a.Namespace, roleWriter, allow{
-		egress: networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}, // registries are anywhere
-	}, parent); err != nil {
+	store.Mount = StoreMount{ClaimName: claim, Shared: a.AccessMode == ReadWriteMany}
+	if !store.Mount.Shared {
+		store.Mount.Together = name
+	}
+	if err := networkPolicy(ctx, name+"-writer", a.Namespace, roleWriter, allow{egress: anywhere()}, parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
-	if err := a.writer(ctx, name+"-writer", claim, parent); err != nil {
+	if err := a.writer(ctx, name+"-writer", plan, config, store.Mount, parent); err != nil {
 		return nil, fmt.Errorf("creating the writer of %s: %w", name, err)
 	}
-	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
+	if a.CheckSchedule != "" {
+		if err := a.check(ctx, name+"-writer", config, store.Mount, parent); err != nil {
+			return nil, fmt.Errorf("creating the scheduled check of %s: %w", name, err)
+		}
+	}
+	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": claim})
+}
+
+// anywhere, because registries are.
+func anywhere() networkingv1.NetworkPolicyEgressRuleArray {
+	return networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}
 }
 
 func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {
@@ -106,14 +167,7 @@ func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.
 	}
 	metadata := named(a.Namespace, roleWriter, name, name)
 	metadata.Annotations = skipAwait() // a WaitForFirstConsumer class binds only once the writer's pod is there
-	spec := &corev1.PersistentVolumeClaimSpecArgs{
-		AccessModes: pulumi.StringArray{pulumi.String(a.AccessMode)},
-		Resources:   &corev1.VolumeResourceRequirementsArgs{Requests: pulumi.StringMap{"storage": pulumi.String(a.Size)}},
-	}
-	if a.StorageClass != "" {
-		spec.StorageClassName = pulumi.String(a.StorageClass)
-	}
-	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{Metadata: metadata, Spec: spec},
+	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{Metadata: metadata, Spec: a.claimSpec(a.AccessMode)},
 		append([]pulumi.ResourceOption{pulumi.Protect(a.Protect)}, opts...)...)
 	if err != nil {
 		return pulumi.StringOutput{}, err
@@ -121,105 +175,28 @@ func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.
 	return claim.Metadata.Name().Elem(), nil
 }
 
-func (a *ModelStoreArgs) writer(ctx *pulumi.Context, name string, claim pulumi.StringInput, opts ...pulumi.ResourceOption) error {
-	const script = "write-models.sh"
-	data := pulumi.StringMap{script: pulumi.String(file(script)), "plan": pulumi.String(a.plan())}
-	identity := []string{file(script), a.plan(), a.Image}
-	for _, m := range a.Models {
-		if m.Modelfile != "" {
-			data[fileKey(m.Name)] = pulumi.String(m.Modelfile)
-			identity = append(identity, m.Modelfile)
-		}
+func (a *ModelStoreArgs) claimSpec(accessMode string) *corev1.PersistentVolumeClaimSpecArgs {
+	spec := &corev1.PersistentVolumeClaimSpecArgs{
+		AccessModes: pulumi.StringArray{pulumi.String(accessMode)},
+		Resources:   &corev1.VolumeResourceRequirementsArgs{Requests: pulumi.StringMap{"storage": pulumi.String(a.Size)}},
 	}
-	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{Metadata: autonamed(a.Namespace, roleWriter, name), Data: data}, opts...)
-	if err != nil {
-		return err
+	if a.StorageClass != "" {
+		spec.StorageClassName = pulumi.String(a.StorageClass)
 	}
-
-	metadata := named(a.Namespace, roleWriter, name, name+"-"+digest(identity...))
-	// A Job that failed is done for good: the next update must replace it, not wait for it again.
-	metadata.Annotations = pulumi.StringMap{"pulumi.com/replaceUnready": pulumi.String("true")}
-	pod := &corev1.PodSpecArgs{
-		RestartPolicy:                pulumi.String("Never"),
-		AutomountServiceAccountToken: pulumi.Bool(false),
-		SecurityContext:              restrictedPod(uidOllama),
-		Containers: corev1.ContainerArray{&corev1.ContainerArgs{
-			Name:    pulumi.String("writer"),
-			Image:   pulumi.String(a.Image),
-			Command: pulumi.ToStringArray([]string{"sh", "/etc/ollama-k8s/" + script, "/etc/ollama-k8s/plan"}),
-			Env: env(
-				"HOME", "/home/ollama", // Ollama writes its identity there at start
-				"OLLAMA_HOST", fmt.Sprintf("127.0.0.1:%d", portOllama),
-				"OLLAMA_MODELS", modelsPath,
-				"OLLAMA_NOPRUNE", "1", // pruning at start would delete what a running server reads
-				"NVIDIA_VISIBLE_DEVICES", "void", // the image asks for all GPUs of the node
-			),
-			Resources:       requests("500m", "1Gi"), // a pull streams to disk; 1 GiB leaves room for `ollama create`
-			SecurityContext: restrictedContainer(),
-			VolumeMounts: corev1.VolumeMountArray{
-				mount("models", modelsPath, false), mount("home", "/home/ollama", false), mount("config", "/etc/ollama-k8s", true),
-			},
-		}},
-		Volumes: corev1.VolumeArray{
-			claimVolume("models", claim, false), scratch("home"), configVolume("config", config.Metadata.Name(), 0o444),
-		},
-	}
-	if a.AccessMode == ReadWriteOnce {
-		// Such a volume can be on one node at a time, the one that a server already runs on: go there, GPU taint or not.
-		pod.Tolerations = tolerateGPU()
-		pod.Affinity = &corev1.AffinityArgs{PodAffinity: &corev1.PodAffinityArgs{
-			PreferredDuringSchedulingIgnoredDuringExecution: corev1.WeightedPodAffinityTermArray{&corev1.WeightedPodAffinityTermArgs{
-				Weight: pulumi.Int(100),
-				PodAffinityTerm: &corev1.PodAffinityTermArgs{
-					LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectRole(roleServer)},
-					TopologyKey:   pulumi.String("kubernetes.io/hostname"),
-				},
-			}},
-		}}
-	}
-	_, err = batchv1.NewJob(ctx, name, &batchv1.JobArgs{
-		Metadata: metadata,
-		Spec: &batchv1.JobSpecArgs{
-			BackoffLimit: pulumi.Int(0), // the script retries each model by itself, and says which one failed
-			PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{&batchv1.PodFailurePolicyRuleArgs{
-				Action: pulumi.String("Ignore"), // an eviction or a drain is not the models' fault
-				OnPodConditions: batchv1.PodFailurePolicyOnPodConditionsPatternArray{&batchv1.PodFailurePolicyOnPodConditionsPatternArgs{
-					Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
-				}},
-			}}},
-			Template: &corev1.PodTemplateSpecArgs{
-				Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleWriter, name)},
-				Spec:     pod,
-			},
-		},
-	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: writerTimeout, Update: writerTimeout})}, opts...)...)
-	return err
+	return spec
 }
 
-// plan is what write-models.sh reads: a line per model, "pull NAME SOURCE [OPTIONS]" or "create NAME MODELFILE".
-func (a *ModelStoreArgs) plan() string {
-	var plan strings.Builder
-	for _, m := range a.Models {
-		if m.Modelfile != "" {
-			fmt.Fprintf(&plan, "create %s /etc/ollama-k8s/%s\n", m.Name, fileKey(m.Name))
-			continue
-		}
-		source, options := m.Name, ""
-		if a.Registry != "" {
-			source = a.Registry + "/" + m.Name
-		}
-		if a.Insecure {
-			options = " --insecure"
-		}
-		fmt.Fprintf(&plan, "pull %s %s%s\n", m.Name, source, options)
+// claimTemplate is the claim of each server pod, where it has one of its own.
+func (a *ModelStoreArgs) claimTemplate(name string) *corev1.PersistentVolumeClaimTypeArgs {
+	return &corev1.PersistentVolumeClaimTypeArgs{
+		Metadata: &metav1.ObjectMetaArgs{Name: pulumi.String(name)}, Spec: a.claimSpec(ReadWriteOnce),
 	}
-	return plan.String()
 }
 
-func modelNames(models []Model) []string {
-	names := make([]string, len(models))
-	for i, m := range models {
-		names[i] = m.Name
+// whenDeleted tells what becomes of those claims when the pool is deleted. A scaled-down pod's stays: scaling up must not download again.
+func (a *ModelStoreArgs) whenDeleted() string {
+	if a.Protect {
+		return "Retain"
 	}
-	return names
+	return "Delete"
 }

@@ -17,12 +17,10 @@ type OllamaServerArgs struct {
 	Namespace pulumi.StringInput
 	// Image is an Ollama image.
 	Image string
-	// ClaimName is the store, mounted read-only.
-	ClaimName pulumi.StringInput
-	// SharedStore tells that the store mounts on several nodes at once (ReadWriteMany), so that a rolling update is possible.
-	SharedStore bool
-	// GPUs per pod. 0 makes a CPU pool. Default: 0.
-	GPUs int
+	// Store is the ModelStore's Mount, or one of your own: a claim that holds models in Ollama's layout.
+	Store StoreMount
+	// Placement and GPUs of the pods. Default: a CPU pool on any node.
+	Placement Placement
 	// SpareGPU tells that the cluster has GPUs left for one more pod, so that an update starts the new pod before it stops the old. Default: false.
 	SpareGPU bool
 	// Replicas of the Deployment, or its minimum where Scaled. Default: 1.
@@ -33,6 +31,8 @@ type OllamaServerArgs struct {
 	ContextLength int
 	// Parallel is the number of requests that one model answers at a time; each has a KV cache of its own. Default: 1.
 	Parallel int
+	// KVCacheType is f16, q8_0 or q4_0. Default: f16.
+	KVCacheType string
 	// MaxLoadedModels that stay in memory together. Default: 1.
 	MaxLoadedModels int
 	// KeepAlive is how long an idle model stays loaded, a Go duration, or -1 for ever. Default: 1h.
@@ -41,13 +41,14 @@ type OllamaServerArgs struct {
 	CPU, Memory string
 }
 
-// OllamaServer is one pool: a Deployment, a Service for people and tools inside the namespace, and a headless Service from which the front
+// OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people and tools inside the namespace, and a headless Service from which the front
 // learns each pod's address.
 type OllamaServer struct {
 	pulumi.ResourceState
 
-	// DeploymentName is what an autoscaler scales.
-	DeploymentName pulumi.StringOutput
+	// WorkloadKind and WorkloadName are what an autoscaler scales: a Deployment or a StatefulSet.
+	WorkloadKind string
+	WorkloadName pulumi.StringOutput
 	// ServiceName is the pool behind one address.
 	ServiceName pulumi.StringOutput
 	// PodsHost resolves to the address of every ready pod: service.namespace.svc, without the cluster's domain.
@@ -61,6 +62,8 @@ const (
 	drainSeconds = 900
 	// serverTimeout covers image pull (several GB), drain of the former pod, and start.
 	serverTimeout = "45m"
+	// fillTimeout covers the same and a writer's downloads, where each pod fills a claim of its own.
+	fillTimeout = "4h45m"
 )
 
 // NewOllamaServer makes the pool's objects and waits for its rollout.
@@ -73,82 +76,122 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 	setDefault(&a.KeepAlive, "1h")
 	setDefault(&a.CPU, "2")
 	setDefault(&a.Memory, "16Gi")
-	if !a.SharedStore && a.Replicas > 1 {
+	setDefault(&a.KVCacheType, "f16")
+	if err := a.Placement.GPU.validate(); err != nil {
+		return nil, fmt.Errorf("OllamaServer %s: %w", name, err)
+	}
+	if !a.Store.Shared && a.Replicas > 1 {
 		return nil, fmt.Errorf("OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas, ReadWriteMany)
 	}
 
 	server := &OllamaServer{Slots: a.Parallel}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:OllamaServer", name, pulumi.Map{
-		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.GPUs), "parallel": pulumi.Int(a.Parallel),
+		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.Placement.GPU.Count), "parallel": pulumi.Int(a.Parallel),
 	}, server, opts...); err != nil {
 		return nil, err
 	}
 	parent := pulumi.Parent(server)
 
-	if err := networkPolicy(ctx, name, a.Namespace, roleServer, allow{
+	rules := allow{
 		// Only the front may ask, and a server asks nobody: nothing is pulled here, nothing is sent home.
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
 			From: podsOf(roleFront), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
 		}},
-	}, parent); err != nil {
+	}
+	if a.Store.perReplica != nil {
+		rules.egress = anywhere() // its init container pulls, and a policy is for the whole pod
+	}
+	if err := networkPolicy(ctx, name, a.Namespace, roleServer, rules, parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
-	deployment, err := a.deployment(ctx, name, parent)
-	if err != nil {
-		return nil, fmt.Errorf("creating the deployment of %s: %w", name, err)
-	}
-	server.DeploymentName = deployment.Metadata.Name().Elem()
 	if err := a.services(ctx, name, server, parent); err != nil {
 		return nil, fmt.Errorf("creating the services of %s: %w", name, err)
+	}
+	if err := a.workload(ctx, name, server, parent); err != nil {
+		return nil, fmt.Errorf("creating the pods of %s: %w", name, err)
 	}
 	if err := disruptionBudget(ctx, name, a.Namespace, roleServer, parent); err != nil {
 		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
 	return server, ctx.RegisterResourceOutputs(server, pulumi.Map{
-		"deploymentName": server.DeploymentName, "serviceName": server.ServiceName, "podsHost": server.PodsHost, "slots": pulumi.Int(server.Slots),
+		"workloadName": server.WorkloadName, "serviceName": server.ServiceName, "podsHost": server.PodsHost, "slots": pulumi.Int(server.Slots),
 	})
 }
 
-func (a *OllamaServerArgs) deployment(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (*appsv1.Deployment, error) {
+// workload makes the Deployment, or the StatefulSet.
+func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
 	const script = "drain.sh"
 	scripts, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
 		Metadata: autonamed(a.Namespace, roleServer, name), Data: pulumi.StringMap{script: pulumi.String(file(script))},
 	}, opts...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	spec := &appsv1.DeploymentSpecArgs{
-		Selector:                &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)},
-		Strategy:                a.strategy(),
-		ProgressDeadlineSeconds: pulumi.Int(2400), // 40 min, within serverTimeout: drain of the old pod (15 min) and a slow image pull
-		Template: &corev1.PodTemplateSpecArgs{
-			Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleServer, name)},
-			Spec: &corev1.PodSpecArgs{
-				AutomountServiceAccountToken:  pulumi.Bool(false),
-				SecurityContext:               restrictedPod(uidOllama),
-				TerminationGracePeriodSeconds: pulumi.Int(drainSeconds + 30),
-				Containers:                    corev1.ContainerArray{a.container(script)},
-				Volumes: corev1.VolumeArray{
-					claimVolume("models", a.ClaimName, true), scratch("home"), scratch("tmp"), configVolume("scripts", scripts.Metadata.Name(), 0o444),
-				},
-			},
-		},
+	podLabels := labels(roleServer, name)
+	pod := &corev1.PodSpecArgs{
+		AutomountServiceAccountToken:  pulumi.Bool(false),
+		SecurityContext:               restrictedPod(uidOllama),
+		TerminationGracePeriodSeconds: pulumi.Int(drainSeconds + 30),
+		TopologySpreadConstraints:     spread(roleServer, name),
+		Containers:                    corev1.ContainerArray{a.container(script)},
+		Volumes:                       corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts.Metadata.Name(), 0o444)},
 	}
-	if a.GPUs > 0 {
-		spec.Template.(*corev1.PodTemplateSpecArgs).Spec.(*corev1.PodSpecArgs).Tolerations = tolerateGPU()
+	a.Placement.apply(pod)
+	if a.Store.Together != "" {
+		podLabels[storeLabel] = pulumi.String(a.Store.Together)
+		meet(pod, a.Store.Together)
 	}
-	opts = append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: serverTimeout, Update: serverTimeout, Delete: serverTimeout})}, opts...)
+	template := &corev1.PodTemplateSpecArgs{Metadata: &metav1.ObjectMetaArgs{Labels: podLabels}, Spec: pod}
+	selector := &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)}
+	var replicas pulumi.IntPtrInput
 	if a.Scaled {
 		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"})) // or each update would reset what the autoscaler decided
 	} else {
-		spec.Replicas = pulumi.Int(a.Replicas)
+		replicas = pulumi.Int(a.Replicas)
 	}
-	return appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{Metadata: named(a.Namespace, roleServer, name, name), Spec: spec}, opts...)
+	timeouts := func(limit string) []pulumi.ResourceOption {
+		return append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: limit, Update: limit, Delete: serverTimeout})}, opts...)
+	}
+
+	if store := a.Store.perReplica; store != nil {
+		pod.InitContainers = corev1.ContainerArray{store.container()}
+		pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), store.volumes(a.Store.config)...)
+		set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
+			Metadata: named(a.Namespace, roleServer, name, name),
+			Spec: &appsv1.StatefulSetSpecArgs{
+				Replicas: replicas, Selector: selector, Template: template,
+				ServiceName:          pulumi.String(name + headlessSuffix),
+				PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
+				VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.claimTemplate("models")},
+				PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
+					WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
+				},
+			},
+		}, timeouts(fillTimeout)...)
+		if err != nil {
+			return err
+		}
+		server.WorkloadKind, server.WorkloadName = "StatefulSet", set.Metadata.Name().Elem()
+		return nil
+	}
+	pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), claimVolume("models", a.Store.ClaimName, true), scratch("home"))
+	deployment, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
+		Metadata: named(a.Namespace, roleServer, name, name),
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: replicas, Selector: selector, Template: template, Strategy: a.strategy(),
+			ProgressDeadlineSeconds: pulumi.Int(2400), // 40 min, within serverTimeout: drain of the old pod (15 min) and a slow image pull
+		},
+	}, timeouts(serverTimeout)...)
+	if err != nil {
+		return err
+	}
+	server.WorkloadKind, server.WorkloadName = "Deployment", deployment.Metadata.Name().Elem()
+	return nil
 }
 
 // strategy never asks for a second volume or GPU that may not exist: that rollout would wait for ever.
 func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
-	if !a.SharedStore {
+	if !a.Store.Shared {
 		return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")}
 	}
 	surge, unavailable := 0, 1
@@ -168,15 +211,21 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 		"OLLAMA_NOPRUNE", "1", // the store is the writer's
 		"OLLAMA_CONTEXT_LENGTH", strconv.Itoa(a.ContextLength), // unset, it would depend on the VRAM found
 		"OLLAMA_NUM_PARALLEL", strconv.Itoa(a.Parallel),
+		"OLLAMA_FLASH_ATTENTION", "1", // the memory is planned with it, and a quantized cache needs it
+		"OLLAMA_KV_CACHE_TYPE", a.KVCacheType,
 		"OLLAMA_MAX_LOADED_MODELS", strconv.Itoa(a.MaxLoadedModels),
 		"OLLAMA_KEEP_ALIVE", a.KeepAlive,
 	)
 	resources := requests(a.CPU, a.Memory)
-	if a.GPUs > 0 {
-		gpus := pulumi.String(strconv.Itoa(a.GPUs))
-		resources.Requests.(pulumi.StringMap)[gpuResource] = gpus
-		resources.Limits.(pulumi.StringMap)[gpuResource] = gpus
-	} else {
+	if gpu := a.Placement.GPU; gpu.Count > 0 {
+		gpus := pulumi.String(strconv.Itoa(gpu.Count))
+		resources.Requests.(pulumi.StringMap)[gpu.resource()] = gpus
+		resources.Limits.(pulumi.StringMap)[gpu.resource()] = gpus
+		if gpu.Count > 1 {
+			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...) // over all of them, as planned, not packed onto the emptiest
+		}
+	}
+	if gpu := a.Placement.GPU; gpu.Count == 0 || gpu.Vendor == AMD {
 		vars = append(vars, env("NVIDIA_VISIBLE_DEVICES", "void")...) // the image asks for all GPUs of the node
 	}
 	return &corev1.ContainerArgs{
@@ -198,6 +247,9 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 	}
 }
 
+// headlessSuffix ends the name of the Service that resolves to each pod.
+const headlessSuffix = "-pods"
+
 func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
 	service := func(suffix string, spec *corev1.ServiceSpecArgs) (*corev1.Service, error) {
 		metadata := named(a.Namespace, roleServer, name, name+suffix)
@@ -210,7 +262,7 @@ func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *Ol
 	if err != nil {
 		return err
 	}
-	pods, err := service("-pods", &corev1.ServiceSpecArgs{ClusterIP: pulumi.String("None")})
+	pods, err := service(headlessSuffix, &corev1.ServiceSpecArgs{ClusterIP: pulumi.String("None")})
 	if err != nil {
 		return err
 	}

@@ -5,16 +5,6 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// gpuResource is the extended resource that NVIDIA's device plugin advertises, and the key of the taint on its nodes.
-const gpuResource = "nvidia.com/gpu"
-
-// tolerateGPU lets a pod onto nodes kept for GPU work. Exists, not Equal: the taint's value differs from vendor to vendor.
-func tolerateGPU() corev1.TolerationArray {
-	return corev1.TolerationArray{&corev1.TolerationArgs{
-		Key: pulumi.String(gpuResource), Operator: pulumi.String("Exists"), Effect: pulumi.String("NoSchedule"),
-	}}
-}
-
 // env is a container environment in the order given.
 func env(pairs ...string) corev1.EnvVarArray {
 	vars := corev1.EnvVarArray{}

@@ -1,6 +1,10 @@
 package components
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,67 +18,220 @@ import (
 
 // The scripts for real, in the shell of the Ollama image (dash), with a stub `ollama`.
 
-// writeModels runs write-models.sh with the stub of testdata and returns its output, what it reported to the kubelet, and whether it succeeded.
-func writeModels(t *testing.T, plan string, environment ...string) (output, report string, ok bool) {
-	t.Helper()
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "plan"), []byte(plan), 0o600))
-	stub, err := filepath.Abs("testdata/stub")
-	require.NoError(t, err)
-	command := exec.Command("dash", "files/write-models.sh", filepath.Join(dir, "plan"))
-	command.Env = append([]string{
-		"PATH=" + stub + ":" + os.Getenv("PATH"), "STUB_DIR=" + dir, "OLLAMA_MODELS=" + filepath.Join(dir, "models"),
-		"TERMINATION_LOG=" + filepath.Join(dir, "termination-log"), "BACKOFF=0",
-	}, environment...)
-	out, err := command.CombinedOutput()
-	told, readErr := os.ReadFile(filepath.Join(dir, "termination-log"))
-	if readErr != nil {
-		require.ErrorIs(t, readErr, os.ErrNotExist)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "serving")); err == nil {
-		t.Error("the local server was left running")
-	}
-	assert.DirExists(t, filepath.Join(dir, "models", "blobs"))
-	assert.DirExists(t, filepath.Join(dir, "models", "manifests"))
-	return string(out), string(told), err == nil
+// store is a model store that outlives one run of the writer.
+type store struct {
+	t   *testing.T
+	dir string
 }
 
-func TestTheWriterPullsCopiesAndCreates(t *testing.T) {
-	out, report, ok := writeModels(t, "pull tiny host:5000/library/tiny --insecure\npull llama3:8b llama3:8b\ncreate reviewer /files/reviewer\n")
-	require.True(t, ok, out)
+func newStore(t *testing.T) *store {
+	t.Parallel()
+	return &store{t, t.TempDir()}
+}
+
+// write runs write-models.sh with the stub of testdata and returns its output, what it reported to the kubelet, and its exit code.
+func (s *store) write(plan string, environment ...string) (output, report string, code int) {
+	s.t.Helper()
+	require.NoError(s.t, os.WriteFile(filepath.Join(s.dir, "plan"), []byte(plan), 0o600))
+	stub, err := filepath.Abs("testdata/stub")
+	require.NoError(s.t, err)
+	log := filepath.Join(s.t.TempDir(), "termination-log")
+	command := exec.Command("dash", "files/write-models.sh", filepath.Join(s.dir, "plan"))
+	command.Env = append([]string{
+		"PATH=" + stub + ":" + os.Getenv("PATH"), "STUB_DIR=" + s.dir, "HOME=" + s.dir, "OLLAMA_MODELS=" + s.path(), "TERMINATION_LOG=" + log, "BACKOFF=0", "TRIES=2",
+	}, environment...)
+	out, err := command.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		s.t.Fatal(err)
+	}
+	told, err := os.ReadFile(log)
+	if err != nil {
+		require.ErrorIs(s.t, err, os.ErrNotExist)
+	}
+	assert.NoFileExists(s.t, filepath.Join(s.dir, "serving"), "the local server was left running")
+	assert.DirExists(s.t, s.path("blobs"))
+	assert.DirExists(s.t, s.path("manifests"))
+	return string(out), string(told), command.ProcessState.ExitCode()
+}
+
+func (s *store) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir, "models"}, parts...)...)
+}
+
+// manifest is what the store has under a path; empty for nothing.
+func (s *store) manifest(path string) string {
+	text, err := os.ReadFile(s.path("manifests", path))
+	if err != nil {
+		require.ErrorIs(s.t, err, os.ErrNotExist)
+	}
+	return string(text)
+}
+
+const (
+	tinyPath  = "registry.ollama.ai/library/tiny/latest"
+	tinyFrom  = "host:5000/library/tiny:latest host:5000/library/tiny/latest " + tinyPath
+	otherPath = "registry.ollama.ai/library/other/latest"
+)
+
+// tinyDigest is the digest of what the stub pulls as tiny, in a version.
+func tinyDigest(version string) string {
+	blob := sha256.Sum256([]byte("host:5000/library/tiny:latest " + version))
+	manifest := sha256.Sum256([]byte(`{"layers":[{"digest":"sha256:` + hex.EncodeToString(blob[:]) + `"}]}`))
+	return "sha256:" + hex.EncodeToString(manifest[:])
+}
+
+func TestTheWriterPullsOffersAndCreates(t *testing.T) {
+	s := newStore(t)
+	modelfile := filepath.Join(t.TempDir(), "reviewer")
+	require.NoError(t, os.WriteFile(modelfile, []byte("FROM tiny"), 0o600))
+	reviewer := "registry.ollama.ai/library/reviewer/latest"
+	out, report, code := s.write("pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + " --insecure\ncreate reviewer:latest " + modelfile + " " + reviewer + "\n")
+	require.Zero(t, code, out)
 	assert.Empty(t, report)
-	assert.Contains(t, out, "all 3 models are in place")
-	assert.Equal(t, []string{
-		"pull --insecure host:5000/library/tiny", "cp host:5000/library/tiny tiny", "rm host:5000/library/tiny", "pull llama3:8b", "create reviewer -f /files/reviewer",
-	}, calls(out))
+	assert.Contains(t, out, "all 2 models are in place")
+	assert.Equal(t, []string{"pull --insecure host:5000/library/tiny:latest", "create reviewer:latest -f " + modelfile}, calls(out))
+	assert.NotEmpty(t, s.manifest(tinyPath))
+	assert.NotEmpty(t, s.manifest(reviewer))
+	assert.Empty(t, s.manifest("host:5000/library/tiny/latest"), "users see one name")
+}
+
+func TestTheWriterAsksNoRegistryForWhatIsInPlaceAtTheLockedDigest(t *testing.T) {
+	s := newStore(t)
+	plan := "pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + "\n"
+	_, _, code := s.write(plan)
+	require.Zero(t, code)
+	out, _, code := s.write(plan, "STUB_FAIL=host:5000/library/tiny:latest")
+	require.Zero(t, code, out)
+	assert.Empty(t, calls(out))
+	assert.Contains(t, out, "model tiny:latest: is in place")
+
+	blobs, err := filepath.Glob(s.path("blobs", "sha256-*"))
+	require.NoError(t, err)
+	require.Len(t, blobs, 1)
+	require.NoError(t, os.Remove(blobs[0]))
+	out, _, code = s.write(plan)
+	require.Zero(t, code, out)
+	assert.Len(t, calls(out), 1, "a model that lacks a blob is not in place")
+}
+
+func TestTheWriterKeepsWhatServesWhenTheDigestIsAnother(t *testing.T) {
+	s := newStore(t)
+	plan := "pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + "\n"
+	_, _, code := s.write(plan)
+	require.Zero(t, code)
+	before := s.manifest(tinyPath)
+	out, report, code := s.write("pull tiny:latest "+tinyFrom+" "+tinyDigest("3")+"\npull other:latest other:latest "+otherPath+" "+otherPath+" -\n", "STUB_VERSION=2")
+	assert.Equal(t, 1, code, out)
+	assert.Contains(t, report, "model tiny:latest: the registry has "+tinyDigest("2")+", models.lock.yaml says "+tinyDigest("3")+": run `make lock`")
+	assert.Contains(t, report, "failed models: tiny:latest\n")
+	assert.Equal(t, before, s.manifest(tinyPath))
+	assert.NotEmpty(t, s.manifest(otherPath), "the others are written")
+	assert.Len(t, calls(out), 2, "another digest is not tried again")
 }
 
 func TestTheWriterNamesTheModelThatFailsAndStillTriesTheOthers(t *testing.T) {
-	out, report, ok := writeModels(t, "pull good good\npull bad bad\npull last last\n", "STUB_FAIL=bad", "TRIES=2")
-	require.False(t, ok, out)
-	assert.Contains(t, report, `model bad: "ollama pull bad" failed 2 times, at last with: Error: pull model manifest: file does not exist`)
-	assert.Contains(t, report, "failed models: bad\n")
-	assert.Equal(t, []string{"pull good", "pull bad", "pull bad", "pull last"}, calls(out))
+	line := func(name string) string {
+		path := "registry.ollama.ai/library/" + name + "/latest"
+		return fmt.Sprintf("pull %[1]s:latest %[1]s:latest %[2]s %[2]s -\n", name, path)
+	}
+	s := newStore(t)
+	out, report, code := s.write(line("good")+line("bad")+line("last"), "STUB_FAIL=bad:latest")
+	require.Equal(t, 1, code, out)
+	assert.Contains(t, report, `model bad:latest: "ollama pull bad:latest" failed 2 times, at last with: Error: pull model manifest: file does not exist`)
+	assert.Contains(t, report, "failed models: bad:latest\n")
+	assert.Equal(t, []string{"pull good:latest", "pull bad:latest", "pull bad:latest", "pull last:latest"}, calls(out))
+
+	out, _, code = s.write(line("good"), "STUB_FAIL=good:latest")
+	assert.Zero(t, code, out)
+	assert.Contains(t, out, "what is in the store stays", "without a digest, what is there will do")
+}
+
+func TestTheWriterPrunesWhatItPulledAndNothingElse(t *testing.T) {
+	s := newStore(t)
+	modelfile := filepath.Join(t.TempDir(), "reviewer")
+	require.NoError(t, os.WriteFile(modelfile, []byte("FROM tiny"), 0o600))
+	reviewer := "registry.ollama.ai/library/reviewer/latest"
+	tiny, other := "pull tiny:latest "+tinyFrom+" -\n", "pull other:latest other:latest "+otherPath+" "+otherPath+" -\n"
+	out, _, code := s.write(tiny + other + "create reviewer:latest " + modelfile + " " + reviewer + "\nprune\n")
+	require.Zero(t, code, out)
+	assert.NotContains(t, out, "pruning")
+	blobs := func() int {
+		found, err := filepath.Glob(s.path("blobs", "*"))
+		require.NoError(t, err)
+		return len(found)
+	}
+	assert.Equal(t, 3, blobs())
+	require.NoError(t, os.MkdirAll(s.path("manifests/registry.ollama.ai/library/mine"), 0o755))
+	require.NoError(t, os.WriteFile(s.path("manifests/registry.ollama.ai/library/mine/latest"), []byte(s.manifest(reviewer)), 0o600))
+
+	out, _, code = s.write(tiny)
+	require.Zero(t, code, out)
+	assert.NotEmpty(t, s.manifest(otherPath), "without prune nothing goes")
+	out, _, code = s.write(tiny + "prune\n")
+	require.Zero(t, code, out)
+	assert.Contains(t, out, "pruning "+otherPath)
+	assert.Empty(t, s.manifest(otherPath))
+	assert.NotEmpty(t, s.manifest(tinyPath))
+	assert.NotEmpty(t, s.manifest(reviewer), "what was created stays")
+	assert.NotEmpty(t, s.manifest("registry.ollama.ai/library/mine/latest"), "and what somebody made")
+	assert.Equal(t, 2, blobs())
+}
+
+func TestTheScheduledCheckReportsDriftAndChangesNothingThatServes(t *testing.T) {
+	s := newStore(t)
+	plan := "pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + "\nprune\n"
+	_, _, code := s.write(plan)
+	require.Zero(t, code)
+	before := s.manifest(tinyPath)
+	out, _, code := s.write(plan, "MODE=check")
+	assert.Zero(t, code, out)
+	out, report, code := s.write(plan, "MODE=check", "STUB_VERSION=2")
+	assert.Equal(t, 3, code, out)
+	assert.Contains(t, report, "drift: tiny:latest is "+tinyDigest("2")+" in the registry, "+tinyDigest("1")+" here")
+	assert.Equal(t, before, s.manifest(tinyPath))
+	_, report, code = s.write(plan, "MODE=check", "STUB_FAIL=host:5000/library/tiny:latest")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, report, "failed models: tiny:latest")
+}
+
+func TestOneWriterWaitsForTheOther(t *testing.T) {
+	s := newStore(t)
+	require.NoError(t, os.MkdirAll(s.path(), 0o755))
+	holder := exec.Command("flock", s.path(".writer.lock"), "sh", "-c", "echo held; read _")
+	stdin, err := holder.StdinPipe()
+	require.NoError(t, err)
+	held, err := holder.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, holder.Start())
+	_, err = held.Read(make([]byte, 5))
+	require.NoError(t, err)
+	_, report, code := s.write("pull tiny:latest "+tinyFrom+" -\n", "LOCK_LIMIT=1")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, report, "another writer still holds")
+	require.NoError(t, stdin.Close())
+	_ = holder.Wait() // read ended without a line: not its success matters but its end
+	out, _, code := s.write("pull tiny:latest " + tinyFrom + " -\n")
+	assert.Zero(t, code, out)
 }
 
 func TestTheWriterWaitsForAServerThatStartsSlowly(t *testing.T) {
 	start := time.Now()
-	out, _, ok := writeModels(t, "pull good good\n", "STUB_START=2")
-	require.True(t, ok, out)
+	out, _, code := newStore(t).write("pull tiny:latest "+tinyFrom+" -\n", "STUB_START=2")
+	require.Zero(t, code, out)
 	assert.GreaterOrEqual(t, time.Since(start), 2*time.Second)
-	assert.Equal(t, []string{"pull good"}, calls(out))
+	assert.Len(t, calls(out), 1)
 }
 
 func TestTheWriterGivesUpOnAServerThatEndsOrNeverAnswers(t *testing.T) {
-	_, report, ok := writeModels(t, "pull good good\n", "STUB_START=never", "START_LIMIT=1")
-	assert.False(t, ok)
+	_, report, code := newStore(t).write("pull tiny:latest "+tinyFrom+" -\n", "STUB_START=never", "START_LIMIT=1")
+	assert.Equal(t, 1, code)
 	assert.Contains(t, report, "did not answer within 1 s")
-	_, report, ok = writeModels(t, "pull good good\n", "STUB_START=die")
-	assert.False(t, ok)
+	_, report, code = (&store{t, t.TempDir()}).write("pull tiny:latest "+tinyFrom+" -\n", "STUB_START=die")
+	assert.Equal(t, 1, code)
 	assert.Contains(t, report, "ended before it answered")
 }
 
-// calls are the pull, cp and create commands that the stub was given.
+// calls are the pull and create commands that the stub was given.
 func calls(output string) (found []string) {
 	for _, line := range strings.Split(output, "\n") {
 		if call, ok := strings.CutPrefix(line, "stub: "); ok {

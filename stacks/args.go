@@ -1,6 +1,8 @@
 package stacks
 
 import (
+	"strings"
+
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"ollama-k8s/components"
@@ -9,41 +11,57 @@ import (
 // From the config to each component's args.
 
 func (c *Config) modelStore(namespace pulumi.StringInput) *components.ModelStoreArgs {
+	store := c.Store
 	args := &components.ModelStoreArgs{
-		Namespace: namespace, Image: c.Images.Ollama,
-		Registry: c.Store.Registry, Insecure: c.Store.Insecure,
-		ExistingClaim: c.Store.ExistingClaim, Size: c.Store.Size, StorageClass: c.Store.StorageClass, AccessMode: c.Store.AccessMode, Protect: c.Store.Protect,
+		Namespace: namespace, Image: c.Images.Ollama, ClusterDomain: c.Cluster.Domain,
+		Registry: store.Registry, Insecure: store.Insecure, KeySecret: store.KeySecret, CABundle: store.CABundle,
+		ExistingClaim: store.ExistingClaim, Size: store.Size, StorageClass: store.StorageClass, AccessMode: store.AccessMode, Protect: store.Protect,
+		Prune: store.Prune, PerReplica: store.PerReplica, CheckSchedule: c.Update.Schedule,
 	}
-	for _, m := range c.Models {
-		args.Models = append(args.Models, components.Model{Name: m.Name, Modelfile: m.Text})
+	if store.Proxy != nil {
+		args.Proxy = &components.Proxy{URL: store.Proxy.URL, Direct: store.Proxy.Direct}
+	}
+	if !store.shared() {
+		args.Placement = c.placement(c.poolNames()[0]) // the only pool: the writer must be able to meet its pod
+	}
+	for _, m := range c.stored {
+		args.Models = append(args.Models, components.Model{Name: m.Name, Modelfile: m.Text, Digest: m.locked.Digest})
 	}
 	return args
 }
 
 func (c *Config) ollamaServer(name string, namespace pulumi.StringInput, store *components.ModelStore) *components.OllamaServerArgs {
-	pool := c.Pools[name]
+	pool, plan := c.Pools[name], c.plans[name]
+	image := c.Images.Ollama
+	if pool.GPU.Vendor == components.AMD && pool.GPU.Count > 0 {
+		image = c.rocmImage()
+	}
 	return &components.OllamaServerArgs{
-		Namespace: namespace, Image: c.Images.Ollama, ClaimName: store.ClaimName, SharedStore: c.Store.AccessMode == components.ReadWriteMany,
-		GPUs: pool.GPU.Count, SpareGPU: pool.GPU.Spare, Replicas: pool.Replicas.Min, Scaled: c.scaled(name),
-		ContextLength: pool.ContextLength, Parallel: pool.Parallel, MaxLoadedModels: c.maxLoadedModels(pool),
-		KeepAlive: pool.KeepAlive, CPU: pool.CPU, Memory: pool.Memory,
+		Namespace: namespace, Image: image, Store: store.Mount, Placement: c.placement(name),
+		SpareGPU: pool.GPU.Spare, Replicas: pool.Replicas.Min, Scaled: c.scaled(name),
+		ContextLength: plan.Context, Parallel: plan.Parallel, KVCacheType: plan.CacheType, MaxLoadedModels: plan.MaxLoaded,
+		KeepAlive: pool.KeepAlive, CPU: pool.CPU, Memory: c.memory(name),
 	}
 }
 
-// maxLoadedModels is what the config says, else what fits; the check has seen that something does.
-func (c *Config) maxLoadedModels(pool Pool) int {
-	if pool.MaxLoadedModels > 0 {
-		return pool.MaxLoadedModels
+func (c *Config) placement(name string) components.Placement {
+	pool := c.Pools[name]
+	gpu := components.GPU{Count: pool.GPU.Count, Vendor: pool.GPU.Vendor, MIG: pool.GPU.MIG, Product: pool.GPU.Product}
+	if pool.GPU.MIG == "" && pool.GPU.Vendor == components.NVIDIA {
+		gpu.MinMiB = int(pool.GPU.VRAMGiB * 1024 * 0.99) // people round
 	}
-	known := map[string]Model{}
-	for _, m := range c.Models {
-		known[m.Name] = m
+	return components.Placement{
+		GPU: gpu, NodeSelector: pool.NodeSelector, Tolerations: pool.Tolerations,
+		RuntimeClassName: pool.RuntimeClassName, PriorityClassName: pool.PriorityClassName,
 	}
-	fits, err := pool.maxLoaded(known)
-	if err != nil {
-		return 1
+}
+
+// rocmImage is Ollama's image for AMD GPUs; empty where images.ollama has no tag to derive it from.
+func (c *Config) rocmImage() string {
+	if c.Images.OllamaROCm != "" || strings.Contains(c.Images.Ollama, "@") {
+		return c.Images.OllamaROCm
 	}
-	return fits
+	return c.Images.Ollama + "-rocm"
 }
 
 // scaled tells whether an autoscaler decides the pool's replicas.
@@ -63,7 +81,7 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 	for _, name := range c.poolNames() {
 		pool, server := c.Pools[name], servers[name]
 		args.Routes = append(args.Routes, components.Route{
-			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: server.Slots,
+			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: c.slots(name), ModelSlots: c.modelSlots(name),
 		})
 	}
 	if lb := c.Expose.LoadBalancer; lb != nil {
@@ -86,7 +104,7 @@ func (c *Config) observability(namespace pulumi.StringInput, front *components.A
 func (c *Config) autoscaling(name string, namespace pulumi.StringInput, server *components.OllamaServer, observability *components.Observability) *components.AutoscalingArgs {
 	replicas := c.Pools[name].Replicas
 	return &components.AutoscalingArgs{
-		Namespace: namespace, Engine: c.Autoscaling.Engine, Pool: name, DeploymentName: server.DeploymentName,
-		Min: replicas.Min, Max: replicas.Max, Slots: server.Slots, QueryURL: observability.QueryURL,
+		Namespace: namespace, Engine: c.Autoscaling.Engine, Pool: name, WorkloadKind: server.WorkloadKind, WorkloadName: server.WorkloadName,
+		Min: replicas.Min, Max: replicas.Max, Slots: c.slots(name), QueryURL: observability.QueryURL,
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"ollama-k8s/components"
-	"ollama-k8s/internal/vram"
+	"ollama-k8s/internal/modelref"
 )
 
 // What a schema cannot say: values that must agree with each other. Each check reports all that it finds.
@@ -21,19 +21,23 @@ func (c *Config) check() (problems []string) {
 func (c *Config) checkModels() (problems []string) {
 	seen := map[string]int{}
 	for i, m := range c.Models {
-		if first, twice := seen[m.Name]; twice && m.Name != "" {
+		if _, err := modelref.Parse(m.Name); err != nil && m.Name != "" {
+			problems = append(problems, fmt.Sprintf("models[%d].name: %v", i, err))
+		}
+		name := modelref.Normal(m.Name)
+		if first, twice := seen[name]; twice && m.Name != "" {
 			problems = append(problems, fmt.Sprintf("models[%d].name: %q is models[%d] already: list each model once", i, m.Name, first))
 			continue
 		}
-		seen[m.Name] = i
+		seen[name] = i
 	}
 	return problems
 }
 
 func (c *Config) checkPools() (problems []string) {
-	known := map[string]Model{}
+	known := map[string]bool{}
 	for _, m := range c.Models {
-		known[m.Name] = m
+		known[m.Name] = true
 	}
 	owner := map[string]string{}
 	for _, name := range c.poolNames() {
@@ -46,7 +50,7 @@ func (c *Config) checkPools() (problems []string) {
 		}
 		for i, model := range pool.Models {
 			at := fmt.Sprintf("%s.models[%d]", key, i)
-			if _, ok := known[model]; !ok {
+			if !known[model] {
 				problems = append(problems, fmt.Sprintf("%s: %q is not in models: add it there, or correct the name", at, model))
 			}
 			if other, taken := owner[model]; taken {
@@ -57,38 +61,44 @@ func (c *Config) checkPools() (problems []string) {
 		if pool.Replicas.Max < pool.Replicas.Min {
 			problems = append(problems, fmt.Sprintf("%s.replicas.max: %d is below replicas.min %d: raise max or lower min", key, pool.Replicas.Max, pool.Replicas.Min))
 		}
-		problems = append(problems, pool.checkMemory(key, known)...)
+		problems = append(problems, pool.checkGPU(key)...)
+		if pool.GPU.Vendor == components.AMD && pool.GPU.Count > 0 && c.rocmImage() == "" {
+			problems = append(problems, fmt.Sprintf("images.ollamaROCm: is missing: %s has AMD GPUs and images.ollama is pinned by digest, so name the ROCm image too", key))
+		}
 	}
 	return problems
 }
 
-func (p Pool) checkMemory(key string, known map[string]Model) (problems []string) {
-	if p.GPU.Count == 0 {
-		if p.GPU.VRAMGiB > 0 {
-			problems = append(problems, fmt.Sprintf("%s.gpu.vramGiB: %v is set but gpu.count is 0: set count, or leave vramGiB out", key, p.GPU.VRAMGiB))
+// checkGPU finds settings that say something of GPUs which are not there.
+func (p Pool) checkGPU(key string) (problems []string) {
+	g := p.GPU
+	if g.Count == 0 {
+		for setting, value := range map[string]any{"vramGiB": g.VRAMGiB, "mig": g.MIG, "product": g.Product} {
+			if value != "" && value != 0.0 {
+				problems = append(problems, fmt.Sprintf("%s.gpu.%s: %v is set but gpu.count is 0: set count, or leave %s out", key, setting, value, setting))
+			}
 		}
 		return problems
 	}
-	fits, err := p.maxLoaded(known)
-	if err != nil {
-		return append(problems, fmt.Sprintf("%s.gpu.vramGiB: %v: lower contextLength or parallel and the model's vramGiB with them, or use larger or more GPUs", key, err))
+	if g.MIG != "" && g.Vendor == components.AMD {
+		problems = append(problems, fmt.Sprintf("%s.gpu.mig: %q is set but gpu.vendor is amd, whose GPUs have no MIG: leave it out", key, g.MIG))
 	}
-	if known := p.GPU.VRAMGiB > 0 && p.MaxLoadedModels > fits; known {
-		problems = append(problems, fmt.Sprintf("%s.maxLoadedModels: %d do not fit together, %d would: lower it or leave it out", key, p.MaxLoadedModels, fits))
+	if g.MIG != "" && g.Count > 1 {
+		problems = append(problems, fmt.Sprintf("%s.gpu.count: %d slices of %s: Ollama can use one slice in a pod, set count to 1 and raise replicas", key, g.Count, g.MIG))
 	}
 	return problems
 }
 
-// maxLoaded is how many of the pool's models fit together into the VRAM of one pod.
-func (p Pool) maxLoaded(known map[string]Model) (int, error) {
-	models := make([]vram.Model, len(p.Models))
-	for i, name := range p.Models {
-		models[i] = vram.Model{Name: name, GiB: known[name].VRAMGiB}
-	}
-	return vram.MaxLoaded(p.GPU.VRAMGiB*float64(p.GPU.Count), models)
-}
-
 func (c *Config) checkStore() (problems []string) {
+	if c.Store.PerReplica {
+		if c.Store.ExistingClaim != "" {
+			problems = append(problems, fmt.Sprintf("store.existingClaim: %q is set but store.perReplica makes a claim for each pod: leave one of them out", c.Store.ExistingClaim))
+		}
+		if c.Update.Schedule != "" {
+			problems = append(problems, fmt.Sprintf("update.schedule: %q asks for a store that pods share, but store.perReplica gives each its own: leave one of them out", c.Update.Schedule))
+		}
+		return problems
+	}
 	if c.Store.AccessMode != components.ReadWriteOnce {
 		return nil
 	}

@@ -8,7 +8,11 @@ import (
 	"io/fs"
 	"slices"
 	"sort"
-	"strings"
+
+	"ollama-k8s/components"
+	"ollama-k8s/internal/lockfile"
+	"ollama-k8s/internal/modelfile"
+	"ollama-k8s/internal/vram"
 )
 
 // Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its unit and default.
@@ -22,7 +26,7 @@ type Config struct {
 		Domain  string
 	}
 	Images struct {
-		Ollama, HAProxy, Prometheus string
+		Ollama, OllamaROCm, HAProxy, Prometheus string
 	}
 	Store         Store
 	Models        []Model
@@ -34,6 +38,15 @@ type Config struct {
 		Prometheus, ReleaseLabel, ServerURL string
 	}
 	Autoscaling struct{ Engine string }
+	Update      struct{ Schedule string }
+
+	lock *lockfile.Lock
+	// base is what each Modelfile's model is made FROM; names are normal.
+	base map[string]string
+	// stored are the models in the order in which the store must make them, those that only a Modelfile's FROM names included.
+	stored []Model
+	// plans of the pools' memory, by pool.
+	plans map[string]vram.Plan
 }
 
 // Store is the volume of the models, and where they come from.
@@ -42,7 +55,16 @@ type Store struct {
 	Protect                                       bool
 	Registry                                      string
 	Insecure                                      bool
+	KeySecret, CABundle                           string
+	Proxy                                         *struct {
+		URL    string
+		Direct []string
+	}
+	Prune, PerReplica bool
 }
+
+// shared tells whether pods on several nodes can have the models.
+func (s Store) shared() bool { return s.PerReplica || s.AccessMode == components.ReadWriteMany }
 
 // Model is a model of the store.
 type Model struct {
@@ -51,20 +73,27 @@ type Model struct {
 	Modelfile string
 	Text      string `json:"-"`
 	VRAMGiB   float64
+
+	file   *modelfile.File
+	locked lockfile.Model
 }
 
 // Pool is a pool of Ollama pods.
 type Pool struct {
 	GPU struct {
-		Count   int
-		VRAMGiB float64
-		Spare   bool
+		Count                int
+		VRAMGiB              float64
+		Spare                bool
+		Vendor, MIG, Product string
 	}
 	Replicas struct{ Min, Max int }
 	// Models that the pool answers for; never empty after Load.
 	Models                                   []string
 	ContextLength, Parallel, MaxLoadedModels int
-	KeepAlive, CPU, Memory                   string
+	KVCacheType, KeepAlive, CPU, Memory      string
+	RuntimeClassName, PriorityClassName      string
+	NodeSelector                             map[string]string
+	Tolerations                              []components.Toleration
 }
 
 // Team is a team's rights and limits.
@@ -81,7 +110,7 @@ type Expose struct {
 }
 
 // Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the
-// folder that holds Pulumi.yaml. The error joins every problem found, each with its key, its value and what to do; nothing is deployed
+// folder that holds Pulumi.yaml, and models.lock.yaml beside it. The error joins every problem found, each with its key, its value and what to do; nothing is deployed
 // from a config with problems.
 func Load(values map[string]string, project fs.FS) (*Config, error) {
 	document := map[string]any{}
@@ -100,8 +129,11 @@ func Load(values map[string]string, project fs.FS) (*Config, error) {
 		return nil, fmt.Errorf("reading the checked config: %w", err) // the schema and the types disagree
 	}
 	config.derive()
-	problems = append(problems, config.check()...)
+	problems = append(problems, config.readLock(project)...)
 	problems = append(problems, config.readModelfiles(project)...)
+	problems = append(problems, config.check()...)
+	problems = append(problems, config.resolve()...)
+	problems = append(problems, config.plan()...)
 	if len(problems) > 0 {
 		return nil, problemsError(problems)
 	}
@@ -146,22 +178,6 @@ func (c *Config) derive() {
 		}
 		c.Pools[name] = pool
 	}
-}
-
-func (c *Config) readModelfiles(project fs.FS) (problems []string) {
-	for i := range c.Models {
-		m := &c.Models[i]
-		if m.Modelfile == "" {
-			continue
-		}
-		text, err := fs.ReadFile(project, strings.TrimPrefix(m.Modelfile, "./"))
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("models[%d].modelfile: %q cannot be read (%v): give the path of a file below the project's folder", i, m.Modelfile, err))
-			continue
-		}
-		m.Text = string(text)
-	}
-	return problems
 }
 
 // poolNames are the pools' names in order: Go's map order is random, and objects must not be.

@@ -20,6 +20,9 @@ func Deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := config.explain(ctx); err != nil {
+		return err
+	}
 	namespace, inCluster, err := config.namespace(ctx)
 	if err != nil {
 		return err

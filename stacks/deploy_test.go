@@ -43,10 +43,27 @@ func stackFile(t *testing.T, stack string) map[string]string {
 
 var shipped = []string{"dev", "prod", "local"}
 
-func TestShippedStacksRenderAsTheirGoldens(t *testing.T) {
+// goldens are the stack files that have one: those that are shipped, and one for each way to store models and each kind of GPU.
+func goldens(t *testing.T) map[string]map[string]string {
+	all := map[string]map[string]string{}
 	for _, stack := range shipped {
+		all[stack] = stackFile(t, stack)
+	}
+	files, err := filepath.Glob(filepath.Join(projectFolder, "stacks/testdata/stacks/*.yaml"))
+	require.NoError(t, err)
+	require.Len(t, files, 7)
+	for _, file := range files {
+		values, err := stacks.ReadFile(file, pulumitest.Project)
+		require.NoError(t, err)
+		all[strings.TrimSuffix(filepath.Base(file), ".yaml")] = values
+	}
+	return all
+}
+
+func TestStacksRenderAsTheirGoldens(t *testing.T) {
+	for stack, values := range goldens(t) {
 		t.Run(stack, func(t *testing.T) {
-			got := pulumitest.YAML(pulumitest.Objects(run(t, stack, stackFile(t, stack), false)))
+			got := pulumitest.YAML(pulumitest.Objects(run(t, stack, values, false)))
 			golden := filepath.Join(projectFolder, "stacks/testdata/golden", stack+".yaml")
 			if *update {
 				require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
@@ -61,10 +78,7 @@ func TestShippedStacksRenderAsTheirGoldens(t *testing.T) {
 
 // variants are configs that take every branch of the program.
 func variants(t *testing.T) map[string]map[string]string {
-	all := map[string]map[string]string{}
-	for _, stack := range shipped {
-		all[stack] = stackFile(t, stack)
-	}
+	all := goldens(t)
 	change := func(name, base string, values map[string]string) {
 		all[name] = map[string]string{}
 		for key, value := range all[base] {

@@ -33,8 +33,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("render", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	stack := flags.String("stack", "", "the stack's name")
-	file := flags.String("config", "", "a stack file to use in place of Pulumi.NAME.yaml")
+	source := stacks.FileFlags(flags)
 	flags.Usage = func() {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
@@ -42,13 +41,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *stack == "" {
-		return errors.New("which stack? give -stack NAME, or STACK=NAME to make")
-	}
-	if *file == "" {
-		*file = "Pulumi." + *stack + ".yaml"
-	}
-	values, err := stacks.ReadFile(*file, pulumitest.Project)
+	values, err := source.Values()
 	if err != nil {
 		return err
 	}
@@ -56,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if _, err := stacks.Load(values, os.DirFS(".")); err != nil {
 		return err
 	}
-	resources, err := pulumitest.Run(*stack, values, false, stacks.Deploy)
+	resources, err := pulumitest.Run(source.Stack, values, false, stacks.Deploy)
 	if err != nil {
 		return err
 	}

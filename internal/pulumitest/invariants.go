@@ -34,8 +34,12 @@ type pod struct {
 
 func pods(objects []Object) (found []pod) {
 	for _, o := range objects {
-		template, ok := o.at("spec", "template").(map[string]any)
-		if !ok || !slices.Contains([]string{"Deployment", "Job"}, o.Kind()) {
+		place := []string{"spec", "template"}
+		if o.Kind() == "CronJob" {
+			place = []string{"spec", "jobTemplate", "spec", "template"}
+		}
+		template, ok := o.at(place...).(map[string]any)
+		if !ok || !slices.Contains([]string{"Deployment", "StatefulSet", "Job", "CronJob"}, o.Kind()) {
 			continue
 		}
 		labels, _ := Object(template).at("metadata", "labels").(map[string]any)
@@ -45,7 +49,10 @@ func pods(objects []Object) (found []pod) {
 	return found
 }
 
-func (p pod) containers() (found []Object) { return p.spec.list("containers") }
+// containers of the pod, those that run before the others included.
+func (p pod) containers() []Object {
+	return append(p.spec.list("initContainers"), p.spec.list("containers")...)
+}
 
 // list is a list of objects at a place.
 func (o Object) list(keys ...string) (found []Object) {
@@ -142,6 +149,9 @@ func referencesResolve(objects []Object) (wrong []string) {
 				wrong = append(wrong, fmt.Sprintf("%s: volume %v refers to %s, which does not exist", p.owner.key(), v["name"], reference))
 			}
 		}
+		for _, claim := range p.owner.list("spec", "volumeClaimTemplates") {
+			volumes[claim.at("metadata", "name")] = true
+		}
 		for _, c := range p.containers() {
 			for _, m := range c.list("volumeMounts") {
 				if !volumes[m["name"]] {
@@ -186,9 +196,15 @@ func containersAreSizedAndProbed(objects []Object) (wrong []string) {
 			missing("resources", "requests", "cpu")
 			missing("resources", "requests", "memory")
 			missing("resources", "limits", "memory")
-			if p.owner.Kind() != "Job" { // a Job's end is its own probe
-				missing("readinessProbe")
-				missing("livenessProbe")
+		}
+		if strings.HasSuffix(p.owner.Kind(), "Job") { // its end is its own probe, as an init container's is
+			continue
+		}
+		for _, c := range p.spec.list("containers") {
+			for _, probe := range []string{"readinessProbe", "livenessProbe"} {
+				if c[probe] == nil {
+					wrong = append(wrong, fmt.Sprintf("%s: container %v has no %s", p.owner.key(), c["name"], probe))
+				}
 			}
 		}
 	}
@@ -221,12 +237,12 @@ func policiesCoverPods(objects []Object) (wrong []string) {
 	return wrong
 }
 
-// scaled are the names of the Deployments that an autoscaler owns.
+// scaled are the Deployments and StatefulSets, as kind/name, that an autoscaler owns.
 func scaled(objects []Object) map[string]bool {
 	names := map[string]bool{}
 	for _, o := range objects {
 		if o.Kind() == "HorizontalPodAutoscaler" || o.Kind() == "ScaledObject" {
-			names[fmt.Sprint(o.at("spec", "scaleTargetRef", "name"))] = true
+			names[fmt.Sprint(o.at("spec", "scaleTargetRef", "kind"), "/", o.at("spec", "scaleTargetRef", "name"))] = true
 		}
 	}
 	return names
@@ -235,13 +251,13 @@ func scaled(objects []Object) map[string]bool {
 func scalersOwnReplicas(objects []Object) (wrong []string) {
 	owned := scaled(objects)
 	for _, o := range objects {
-		if o.Kind() != "Deployment" {
+		if o.Kind() != "Deployment" && o.Kind() != "StatefulSet" {
 			continue
 		}
 		switch replicas := o.at("spec", "replicas"); {
-		case owned[o.Name()] && replicas != nil:
+		case owned[o.key()] && replicas != nil:
 			wrong = append(wrong, fmt.Sprintf("%s: sets replicas %v under an autoscaler", o.key(), replicas))
-		case !owned[o.Name()] && replicas == nil:
+		case !owned[o.key()] && replicas == nil:
 			wrong = append(wrong, o.key()+": has neither replicas nor an autoscaler")
 		}
 	}
@@ -254,8 +270,8 @@ func targetsExist(objects []Object) (wrong []string) {
 		exists[o.key()] = true
 	}
 	for name := range scaled(objects) {
-		if !exists["Deployment/"+name] {
-			wrong = append(wrong, "an autoscaler targets Deployment/"+name+", which does not exist")
+		if !exists[name] {
+			wrong = append(wrong, "an autoscaler targets "+name+", which does not exist")
 		}
 	}
 	for _, o := range objects {

@@ -14,10 +14,12 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"ollama-k8s/stacks"
 )
 
 // Project is the name of the program's Pulumi project.
-const Project = "ollama-k8s"
+const Project = stacks.Project
 
 // Resource is one registered resource.
 type Resource struct {

@@ -93,7 +93,7 @@ func weightsOf(t *testing.T, server *httptest.Server, model, tag string) manifes
 
 func TestEveryModelIsWholeAndItsManifestTellsTheTruth(t *testing.T) {
 	server, models := start(t, "", io.Discard)
-	if got, want := strings.Join(models.Names(), " "), "library/tiny-embed:latest library/tiny-endless:latest library/tiny:deep library/tiny:latest library/tiny:twin"; got != want {
+	if got, want := strings.Join(models.Names(), " "), "library/tiny-embed:latest library/tiny-endless:latest library/tiny:deep library/tiny:latest library/tiny:long library/tiny:twin library/tiny:wide"; got != want {
 		t.Errorf("got models %s, want %s", got, want)
 	}
 	for _, name := range models.Names() {
@@ -244,7 +244,7 @@ func TestTheOtherRoutesAnswer(t *testing.T) {
 	}{
 		"it is healthy":                         {"GET", "/healthz", 200, "ok\n"},
 		"it speaks version 2":                   {"GET", "/v2/", 200, "{}\n"},
-		"it lists tags":                         {"GET", "/v2/library/tiny/tags/list", 200, `{"name":"library/tiny","tags":["deep","latest","twin"]}` + "\n"},
+		"it lists tags":                         {"GET", "/v2/library/tiny/tags/list", 200, `{"name":"library/tiny","tags":["deep","latest","long","twin","wide"]}` + "\n"},
 		"an unknown repository":                 {"GET", "/v2/library/huge/manifests/latest", 404, `"NAME_UNKNOWN"`},
 		"an unknown namespace":                  {"GET", "/v2/acme/tiny/manifests/latest", 404, `"NAME_UNKNOWN"`},
 		"an unknown tag":                        {"GET", "/v2/library/tiny/manifests/70b", 404, `"MANIFEST_UNKNOWN"`},

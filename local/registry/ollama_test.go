@@ -156,7 +156,7 @@ func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 	}
 	tiny, embedder := site+"library/tiny", site+"library/tiny-embed"
 
-	for _, tag := range []string{"latest", "twin", "deep"} {
+	for _, tag := range []string{"latest", "twin", "deep", "wide", "long"} {
 		t.Run("tiny:"+tag+" says its sentence and ends", func(t *testing.T) {
 			got := decode[generated](t, o.post(t, "/api/generate", map[string]any{"model": tiny + ":" + tag, "prompt": "Who are you?", "stream": false}))
 			if got.Response != tinymodel.Sentence || got.DoneReason != "stop" {

@@ -22,6 +22,8 @@ var license string
 //	library/tiny:latest          says tinymodel.Sentence; 512 bytes of KV cache per token of context
 //	library/tiny:twin            the same with other weights, which Ollama therefore loads beside it
 //	library/tiny:deep            the same with more layers and keys for every head: 10 KiB of KV cache per token of context, and slower
+//	library/tiny:wide            four of its 32 heads share each key: 2 KiB of KV cache per token, trained for 32,768 tokens
+//	library/tiny:long            six layers with keys for every head: 12 KiB of KV cache per token, trained for 16,384 tokens
 //	library/tiny-endless:latest  never ends by itself, for long streams
 //	library/tiny-embed:latest    embeddings of 64 numbers
 func TinyModels() (*Catalogue, error) {
@@ -35,6 +37,8 @@ func TinyModels() (*Catalogue, error) {
 		{"library/tiny:latest", tinymodel.Llama, tinymodel.Options{Seed: 1, Type: tinymodel.F32}, chatModel},
 		{"library/tiny:twin", tinymodel.Llama, tinymodel.Options{Seed: 2, Type: tinymodel.F32}, chatModel},
 		{"library/tiny:deep", tinymodel.Llama, tinymodel.Options{Seed: 3, Layers: 8, Heads: 10}, chatModel},
+		{"library/tiny:wide", tinymodel.Llama, tinymodel.Options{Seed: 6, Heads: 32, KVHeads: 8, Context: 32768}, chatModel},
+		{"library/tiny:long", tinymodel.Llama, tinymodel.Options{Seed: 7, Layers: 6, Heads: 8, KVHeads: 8, FeedForward: 128, Context: 16384}, chatModel},
 		{"library/tiny-endless:latest", tinymodel.Llama, tinymodel.Options{Seed: 4, Type: tinymodel.F32, Endless: true}, chatModel},
 		{"library/tiny-embed:latest", tinymodel.Bert, tinymodel.Options{Seed: 5}, embeddingModel},
 	} {

@@ -146,6 +146,9 @@ func TestTheWholeStack(t *testing.T) {
 	step("an added team changes its key and the front only", addedTeam)
 	step("an added model makes a new writer and leaves the servers alone", addedModel)
 	step("a model that cannot be pulled fails the update by its name", badModel)
+	step("a wrong digest in the lock fails by name and cuts nobody off", wrongDigest)
+	step("the store needs no registry for what it has", registryAway)
+	step("the plan agrees with what the runners say", planAgrees)
 	step("a killed part comes back with the next up", killedParts)
 	step("down leaves nothing", func(t *testing.T) {
 		_, _, err := local(t, "down")

@@ -52,6 +52,10 @@ var recipes = []recipe{
 			if err := r.program(toolchain.Path(toolchain.Ollama), "bin/ollama"); err != nil {
 				return err
 			}
+			// The model store's writer takes a lock, and busybox has no flock.
+			if err := r.program("/usr/bin/flock", "usr/bin/flock"); err != nil {
+				return err
+			}
 			return shell(r)
 		},
 	},

@@ -1,0 +1,183 @@
+package components
+
+import (
+	"fmt"
+	"strconv"
+
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// GPU vendors.
+const (
+	NVIDIA = "nvidia"
+	AMD    = "amd"
+)
+
+// GPU says which GPUs a pod gets.
+type GPU struct {
+	// Count per pod. 0 makes a CPU pod. Default: 0.
+	Count int
+	// Vendor is NVIDIA or AMD. Default: NVIDIA.
+	Vendor string
+	// MIG is a profile such as 1g.10gb: the pod gets such a slice instead of a whole GPU. Default: none.
+	MIG string
+	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes only. Default: any.
+	Product string
+	// MinMiB is the least memory of a GPU, by NVIDIA's node label; nodes that carry no such label are taken to have it. Default: any.
+	MinMiB int
+}
+
+// Toleration of a node's taint, in Kubernetes' words.
+type Toleration struct{ Key, Operator, Value, Effect string }
+
+// Placement says on which nodes pods may run.
+type Placement struct {
+	GPU          GPU
+	NodeSelector map[string]string
+	// Tolerations besides the one of the GPUs' own taint.
+	Tolerations []Toleration
+	// RuntimeClassName and PriorityClassName of the pods. Default: the cluster's.
+	RuntimeClassName, PriorityClassName string
+}
+
+// resource is the extended resource that the vendor's device plugin advertises.
+func (g GPU) resource() string {
+	switch {
+	case g.Vendor == AMD:
+		return "amd.com/gpu"
+	case g.MIG != "":
+		return "nvidia.com/mig-" + g.MIG
+	}
+	return "nvidia.com/gpu"
+}
+
+// taint is the key of the taint on the vendor's nodes.
+func (g GPU) taint() string {
+	if g.Vendor == AMD {
+		return "amd.com/gpu"
+	}
+	return "nvidia.com/gpu"
+}
+
+// apply puts a pod where p says.
+func (p Placement) apply(pod *corev1.PodSpecArgs) {
+	if tolerations := p.tolerations(); len(tolerations) > 0 {
+		pod.Tolerations = tolerations
+	}
+	if len(p.NodeSelector) > 0 {
+		pod.NodeSelector = pulumi.ToStringMap(p.NodeSelector)
+	}
+	if p.RuntimeClassName != "" {
+		pod.RuntimeClassName = pulumi.String(p.RuntimeClassName)
+	}
+	if p.PriorityClassName != "" {
+		pod.PriorityClassName = pulumi.String(p.PriorityClassName)
+	}
+	if node := p.GPU.nodeAffinity(); node != nil {
+		pod.Affinity = &corev1.AffinityArgs{NodeAffinity: node}
+	}
+}
+
+func (p Placement) tolerations() corev1.TolerationArray {
+	tolerations := corev1.TolerationArray{}
+	if p.GPU.Count > 0 {
+		// Exists, not Equal: the taint's value differs from vendor to vendor.
+		tolerations = append(tolerations, &corev1.TolerationArgs{
+			Key: pulumi.String(p.GPU.taint()), Operator: pulumi.String("Exists"), Effect: pulumi.String("NoSchedule"),
+		})
+	}
+	for _, t := range p.Tolerations {
+		toleration := &corev1.TolerationArgs{Operator: pulumi.String("Exists")}
+		if t.Operator != "" {
+			toleration.Operator = pulumi.String(t.Operator)
+		} else if t.Value != "" {
+			toleration.Operator = pulumi.String("Equal")
+		}
+		if t.Key != "" {
+			toleration.Key = pulumi.String(t.Key)
+		}
+		if t.Value != "" {
+			toleration.Value = pulumi.String(t.Value)
+		}
+		if t.Effect != "" {
+			toleration.Effect = pulumi.String(t.Effect)
+		}
+		tolerations = append(tolerations, toleration)
+	}
+	return tolerations
+}
+
+// nodeAffinity asks for the labels of NVIDIA's GPU feature discovery, or of AMD's node labeller.
+func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
+	requirement := func(key, operator string, values ...string) *corev1.NodeSelectorRequirementArgs {
+		r := &corev1.NodeSelectorRequirementArgs{Key: pulumi.String(key), Operator: pulumi.String(operator)}
+		if len(values) > 0 {
+			r.Values = pulumi.ToStringArray(values)
+		}
+		return r
+	}
+	var terms corev1.NodeSelectorTermArray // one of them must hold, with all that it lists
+	term := func(requirements ...corev1.NodeSelectorRequirementInput) {
+		terms = append(terms, &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray(requirements)})
+	}
+	const memory = "nvidia.com/gpu.memory"
+	switch {
+	case g.Vendor == AMD && g.Product != "":
+		term(requirement("amd.com/gpu.product-name", "In", g.Product))
+	case g.Vendor == AMD:
+	case g.Product != "" && g.MinMiB > 0:
+		term(requirement("nvidia.com/gpu.product", "In", g.Product), requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))
+	case g.Product != "":
+		term(requirement("nvidia.com/gpu.product", "In", g.Product))
+	case g.MinMiB > 0:
+		term(requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))
+		term(requirement(memory, "DoesNotExist"))
+	}
+	if len(terms) == 0 {
+		return nil
+	}
+	return &corev1.NodeAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{NodeSelectorTerms: terms}}
+}
+
+// storeLabel is on the pods that mount a ReadWriteOnce claim, so that they can be kept on one node.
+const storeLabel = "ollama-k8s/store"
+
+// meet keeps all pods of a store on one node, where its volume is. The first of them may go anywhere: Kubernetes lets a pod pass that would wait for itself.
+func meet(pod *corev1.PodSpecArgs, store string) {
+	affinity, ok := pod.Affinity.(*corev1.AffinityArgs)
+	if !ok {
+		affinity = &corev1.AffinityArgs{}
+		pod.Affinity = affinity
+	}
+	affinity.PodAffinity = &corev1.PodAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: corev1.PodAffinityTermArray{&corev1.PodAffinityTermArgs{
+		LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{storeLabel: pulumi.String(store)}},
+		TopologyKey:   pulumi.String("kubernetes.io/hostname"),
+	}}}
+}
+
+// spread asks for the pods of an instance on different nodes and zones, as far as that goes.
+func spread(r role, instance string) corev1.TopologySpreadConstraintArray {
+	constraints := corev1.TopologySpreadConstraintArray{}
+	for _, key := range []string{"kubernetes.io/hostname", "topology.kubernetes.io/zone"} {
+		constraints = append(constraints, &corev1.TopologySpreadConstraintArgs{
+			MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String(key), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
+			LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, instance)},
+		})
+	}
+	return constraints
+}
+
+// validate names what cannot be.
+func (g GPU) validate() error {
+	switch {
+	case g.Vendor != "" && g.Vendor != NVIDIA && g.Vendor != AMD:
+		return fmt.Errorf("GPU vendor %q: use %s or %s", g.Vendor, NVIDIA, AMD)
+	case g.MIG != "" && g.Vendor == AMD:
+		return fmt.Errorf("MIG profile %q: AMD GPUs have none, leave it out", g.MIG)
+	case g.MIG != "" && g.Count > 1:
+		return fmt.Errorf("%d MIG slices: a CUDA program uses one, ask for 1", g.Count)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+// Package modelref reads the names of Ollama models as Ollama does: [[host/]namespace/]model[:tag].
+package modelref
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+)
+
+// What Ollama fills in where a name leaves a part out.
+const (
+	DefaultHost      = "registry.ollama.ai"
+	DefaultNamespace = "library"
+	DefaultTag       = "latest"
+)
+
+// Ref is a whole name: every part is set.
+type Ref struct {
+	// Host may carry a port.
+	Host, Namespace, Model, Tag string
+}
+
+var (
+	hostForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._:-]{0,349}$`)
+	partForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,79}$`)
+	nsForm   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_-]{0,79}$`)
+)
+
+// Parse reads a name. The error says which part is wrong.
+func Parse(name string) (Ref, error) {
+	ref := Ref{Host: DefaultHost, Namespace: DefaultNamespace, Tag: DefaultTag}
+	rest := name
+	// A colon after the last slash parts the tag; one before it belongs to the host's port.
+	if slash, colon := strings.LastIndex(rest, "/"), strings.LastIndex(rest, ":"); colon > slash {
+		rest, ref.Tag = rest[:colon], rest[colon+1:]
+	}
+	parts := strings.Split(rest, "/")
+	switch len(parts) {
+	case 1:
+		ref.Model = parts[0]
+	case 2:
+		ref.Namespace, ref.Model = parts[0], parts[1]
+	case 3:
+		ref.Host, ref.Namespace, ref.Model = parts[0], parts[1], parts[2]
+	default:
+		return Ref{}, fmt.Errorf("model name %q has %d slashes: use [[host/]namespace/]model[:tag]", name, len(parts)-1)
+	}
+	for _, part := range []struct {
+		what, value string
+		form        *regexp.Regexp
+	}{{"host", ref.Host, hostForm}, {"namespace", ref.Namespace, nsForm}, {"model", ref.Model, partForm}, {"tag", ref.Tag, partForm}} {
+		if !part.form.MatchString(part.value) {
+			return Ref{}, fmt.Errorf("model name %q: the %s %q is not allowed: use [[host/]namespace/]model[:tag], each of at most 80 letters, digits, '_', '-' and, but for the namespace, '.'", name, part.what, part.value)
+		}
+	}
+	return ref, nil
+}
+
+// In is the name of the model in a registry, given as host[:port]/namespace; the default registry where that is empty. A name that has a
+// host of its own keeps it.
+func In(registry, name string) string {
+	if registry == "" || strings.Count(name, "/") >= 2 {
+		return name
+	}
+	return registry + "/" + name
+}
+
+// Short is the name as Ollama shows it: without the default host and namespace, always with the tag.
+func (r Ref) Short() string {
+	name := r.Model + ":" + r.Tag
+	if r.Host != DefaultHost {
+		return r.Host + "/" + r.Namespace + "/" + name
+	}
+	if r.Namespace != DefaultNamespace {
+		return r.Namespace + "/" + name
+	}
+	return name
+}
+
+// Path is where Ollama keeps the manifest, below OLLAMA_MODELS/manifests.
+func (r Ref) Path() string { return path.Join(r.Host, r.Namespace, r.Model, r.Tag) }
+
+// Normal is Short of a name, or the name itself where it cannot be read: two names are one model where their normal forms agree.
+func Normal(name string) string {
+	ref, err := Parse(name)
+	if err != nil {
+		return name
+	}
+	return ref.Short()
+}

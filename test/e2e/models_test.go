@@ -1,0 +1,148 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ollama-k8s/internal/vram"
+	"ollama-k8s/stacks"
+)
+
+const chatBody = `{"model":"tiny","messages":[{"role":"user","content":"Hello"}]}`
+
+// withLock puts another lock in place for one test.
+func withLock(t *testing.T, old, new string) {
+	t.Helper()
+	path := filepath.Join(project, "models.lock.yaml")
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(before), old)
+	t.Cleanup(func() { require.NoError(t, os.WriteFile(path, before, 0o644)) })
+	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(string(before), old, new, 1)), 0o644))
+}
+
+// asking sends requests one after the other until it is told to stop; it returns how many there were and what failed.
+func asking(t *testing.T) (stop func() (requests int, failures []string)) {
+	t.Helper()
+	key, done := assignments(t, "outputs")["KEY_IDE"], make(chan struct{})
+	var requests int
+	var failures []string
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			status, answer := ask(t, "POST", "/v1/chat/completions", key, chatBody)
+			requests++
+			if status != 200 || !strings.Contains(answer, sentence) {
+				failures = append(failures, fmt.Sprintf("%d %.200s", status, answer))
+			}
+		}
+	})
+	return func() (int, []string) {
+		close(done)
+		running.Wait()
+		return requests, failures
+	}
+}
+
+func wrongDigest(t *testing.T) {
+	lock, err := os.ReadFile(filepath.Join(project, "models.lock.yaml"))
+	require.NoError(t, err)
+	right := regexp.MustCompile(`(?s)\n  tiny:latest:.*?digest: (sha256:[0-9a-f]{64})`).FindSubmatch(lock)
+	require.NotNil(t, right, "the lock has no digest of tiny")
+	wrong := "sha256:" + strings.Repeat("0", 64)
+	withLock(t, string(right[1]), wrong)
+
+	stop := asking(t)
+	_, progress, err := local(t, "up")
+	requests, failures := stop()
+	assert.Error(t, err)
+	assert.Contains(t, progress, "model tiny")
+	assert.Contains(t, progress, "models.lock.yaml says "+wrong)
+	assert.Greater(t, requests, 10)
+	assert.Empty(t, failures, "of %d requests while the writer failed", requests)
+	t.Logf("%d requests while the writer ran and failed, %d failures", requests, len(failures))
+}
+
+func registryAway(t *testing.T) {
+	// A registry that is not there, and another list of models, so that there is a new writer.
+	file := stackFile(t, "registry.registry.svc", "nowhere.registry.svc")
+	began := time.Now()
+	_, progress, err := local(t, "up", "--config", file)
+	require.NoError(t, err, progress)
+	logs := kubectl(t, "logs", "-n", "ollama", "-l", "app.kubernetes.io/component=model-writer", "--tail=-1")
+	assert.Contains(t, logs, "in place")
+	t.Logf("up took %.0f s; the writer's log:\n%s", time.Since(began).Seconds(), logs)
+	mustUp(t)
+}
+
+// The plan's figures against the logs of the runners, for models of three shapes.
+func planAgrees(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(project, "Pulumi.local.yaml"))
+	require.NoError(t, err)
+	stack := string(text)
+	stack = strings.Replace(stack, "    - {name: tiny-embed}\n", "    - {name: tiny-embed}\n    - {name: \"tiny:wide\"}\n    - {name: \"tiny:long\"}\n    - {name: \"tiny:deep\"}\n", 1)
+	stack = strings.Replace(stack, "  ollama-k8s:teams:\n", `    wide: {models: ["tiny:wide"], contextLength: 8192, parallel: 4, cpu: 50m}
+    long: {models: ["tiny:long"], contextLength: 8192, parallel: 4, kvCacheType: q8_0, cpu: 50m}
+    deep: {models: ["tiny:deep"], contextLength: 2048, parallel: 2, cpu: 50m}
+  ollama-k8s:teams:
+`, 1)
+	file := filepath.Join(t.TempDir(), "Pulumi.local.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(stack), 0o600))
+	mustUp(t, "--config", file)
+
+	values, err := stacks.ReadFile(file, stacks.Project)
+	require.NoError(t, err)
+	config, err := stacks.Load(values, os.DirFS(project))
+	require.NoError(t, err)
+	key := assignments(t, "outputs")["KEY_IDE"]
+	var table strings.Builder
+	fmt.Fprintf(&table, "%-10s %-12s %22s %22s %22s %26s\n", "model", "context", "weights plan/runner", "KV plan/runner", "graph plan/runner", "total plan/runner")
+	for _, pool := range []string{"wide", "long", "deep"} {
+		load := config.Plan(pool).Loads[0]
+		var status int
+		var answer string
+		require.Eventually(t, func() bool { // the new front's backends come up within seconds
+			status, answer = ask(t, "POST", "/v1/chat/completions", key, strings.Replace(chatBody, "tiny", load.Model.Name, 1))
+			return status == 200
+		}, time.Minute, time.Second, "%s: %d %s", pool, status, answer)
+		log := kubectl(t, "logs", "-n", "ollama", "-l", "app.kubernetes.io/instance=ollama-"+pool, "--tail=-1")
+		weights, kv := mebibytes(t, log, `CPU(?:_Mapped)? model buffer size = +([0-9.]+) MiB`), mebibytes(t, log, `llama_kv_cache: size = +([0-9.]+) MiB`)
+		graph := mebibytes(t, log, `CPU compute buffer size = +([0-9.]+) MiB`) + mebibytes(t, log, `CPU +output buffer size = +([0-9.]+) MiB`)
+		total := weights + kv + graph
+		fmt.Fprintf(&table, "%-10s %5d x %-4d %10.2f /%10.2f %10.2f /%10.2f %10.2f /%10.2f %10.2f /%10.2f %+.1f%%\n", load.Model.Name, load.Context, load.Parallel,
+			mib(load.Weights), weights, mib(load.KV), kv, mib(load.Graph), graph, mib(load.Uses()), total, 100*(mib(load.Uses())/total-1))
+		assert.InDelta(t, weights, mib(load.Weights), 0.01, "weights of %s", pool)
+		assert.InDelta(t, kv, mib(load.KV), 0.005, "KV cache of %s", pool)
+		assert.InEpsilon(t, total, mib(load.Uses()), 0.1, "total of %s", pool)
+	}
+	t.Log("in MiB:\n" + table.String())
+	mustUp(t)
+}
+
+func mib(bytes int64) float64 { return float64(bytes) * 1024 / vram.GiB }
+
+func mebibytes(t *testing.T, log, pattern string) float64 {
+	t.Helper()
+	match := regexp.MustCompile(pattern).FindStringSubmatch(log)
+	require.NotNil(t, match, "%s is not in %s", pattern, log)
+	value, err := strconv.ParseFloat(match[1], 64)
+	require.NoError(t, err)
+	return value
+}
