@@ -80,7 +80,12 @@ func kubectl(t *testing.T, args ...string) string {
 // ask sends a request to the endpoint.
 func ask(t *testing.T, method, path, key, body string) (status int, answer string) {
 	t.Helper()
-	request, err := http.NewRequest(method, assignments(t, "outputs")["ENDPOINT"]+path, strings.NewReader(body))
+	return askAt(t, assignments(t, "outputs")["ENDPOINT"], method, path, key, body)
+}
+
+func askAt(t *testing.T, endpoint, method, path, key, body string) (status int, answer string) {
+	t.Helper()
+	request, err := http.NewRequest(method, endpoint+path, strings.NewReader(body))
 	require.NoError(t, err)
 	if key != "" {
 		request.Header.Set("Authorization", "Bearer "+key)
@@ -148,6 +153,8 @@ func TestTheWholeStack(t *testing.T) {
 	step("a model that cannot be pulled fails the update by its name", badModel)
 	step("a wrong digest in the lock fails by name and cuts nobody off", wrongDigest)
 	step("the store needs no registry for what it has", registryAway)
+	step("the scheduled check finds the models as the lock says", scheduledCheck)
+	step("each replica fills a claim of its own", perReplica)
 	step("the plan agrees with what the runners say", planAgrees)
 	step("a killed part comes back with the next up", killedParts)
 	step("down leaves nothing", func(t *testing.T) {

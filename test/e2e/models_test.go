@@ -36,7 +36,7 @@ func withLock(t *testing.T, old, new string) {
 // asking sends requests one after the other until it is told to stop; it returns how many there were and what failed.
 func asking(t *testing.T) (stop func() (requests int, failures []string)) {
 	t.Helper()
-	key, done := assignments(t, "outputs")["KEY_IDE"], make(chan struct{})
+	outputs, done := assignments(t, "outputs"), make(chan struct{})
 	var requests int
 	var failures []string
 	var running sync.WaitGroup
@@ -47,7 +47,7 @@ func asking(t *testing.T) (stop func() (requests int, failures []string)) {
 				return
 			default:
 			}
-			status, answer := ask(t, "POST", "/v1/chat/completions", key, chatBody)
+			status, answer := askAt(t, outputs["ENDPOINT"], "POST", "/v1/chat/completions", outputs["KEY_IDE"], chatBody)
 			requests++
 			if status != 200 || !strings.Contains(answer, sentence) {
 				failures = append(failures, fmt.Sprintf("%d %.200s", status, answer))
@@ -81,15 +81,45 @@ func wrongDigest(t *testing.T) {
 }
 
 func registryAway(t *testing.T) {
-	// A registry that is not there, and another list of models, so that there is a new writer.
+	// A registry that is not there: another source, so there is a new writer, which must get along without it.
 	file := stackFile(t, "registry.registry.svc", "nowhere.registry.svc")
 	began := time.Now()
 	_, progress, err := local(t, "up", "--config", file)
 	require.NoError(t, err, progress)
 	logs := kubectl(t, "logs", "-n", "ollama", "-l", "app.kubernetes.io/component=model-writer", "--tail=-1")
-	assert.Contains(t, logs, "in place")
+	assert.Contains(t, logs, "model tiny: is in place")
+	assert.Contains(t, logs, "model tiny-embed: is in place")
 	t.Logf("up took %.0f s; the writer's log:\n%s", time.Since(began).Seconds(), logs)
 	mustUp(t)
+}
+
+func scheduledCheck(t *testing.T) {
+	kubectl(t, "create", "job", "-n", "ollama", "check-now", "--from=cronjob/models-writer-check")
+	kubectl(t, "wait", "-n", "ollama", "job/check-now", "--for=condition=complete", "--timeout=90s")
+	assert.Contains(t, kubectl(t, "logs", "-n", "ollama", "job/check-now", "--tail=-1"), "all models are as models.lock.yaml says")
+	kubectl(t, "delete", "job", "-n", "ollama", "check-now")
+}
+
+func perReplica(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(project, "Pulumi.local.yaml"))
+	require.NoError(t, err)
+	stack := strings.NewReplacer("accessMode: ReadWriteMany", "perReplica: true", "{gpu: {count: 1}, models", "{gpu: {count: 1}, replicas: {min: 2}, models",
+		`  ollama-k8s:update: {schedule: "0 3 * * 0"}`+"\n", "").Replace(string(text))
+	file := filepath.Join(t.TempDir(), "Pulumi.local.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(stack), 0o600))
+	mustUp(t, "--config", file)
+	claims := kubectl(t, "get", "persistentvolumeclaims", "-n", "ollama", "-o", "name")
+	assert.ElementsMatch(t, []string{
+		"persistentvolumeclaim/models-ollama-chat-0", "persistentvolumeclaim/models-ollama-chat-1", "persistentvolumeclaim/models-ollama-embed-0",
+	}, strings.Fields(claims))
+	stop := asking(t)
+	kubectl(t, "rollout", "restart", "-n", "ollama", "statefulset/ollama-chat")
+	kubectl(t, "rollout", "status", "-n", "ollama", "statefulset/ollama-chat", "--timeout=180s")
+	requests, failures := stop()
+	assert.Empty(t, failures, "of %d requests while each pod was replaced", requests)
+	t.Logf("%d requests while each pod was replaced, %d failures", requests, len(failures))
+	mustUp(t)
+	assert.Equal(t, "persistentvolumeclaim/models", strings.TrimSpace(kubectl(t, "get", "persistentvolumeclaims", "-n", "ollama", "-o", "name")), "the claims go with their pool")
 }
 
 // The plan's figures against the logs of the runners, for models of three shapes.
