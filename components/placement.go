@@ -135,10 +135,21 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 		term(requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))
 		term(requirement(memory, "DoesNotExist"))
 	}
-	if len(terms) == 0 {
+	if g.Count == 0 {
 		return nil
 	}
-	return &corev1.NodeAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{NodeSelectorTerms: terms}}
+	// The writer asks for no GPU, and must still start where the pool's pod can follow it: on a volume that is bound to the node.
+	present := "nvidia.com/gpu.present"
+	if g.Vendor == AMD {
+		present = "feature.node.kubernetes.io/amd-gpu"
+	}
+	affinity := &corev1.NodeAffinityArgs{PreferredDuringSchedulingIgnoredDuringExecution: corev1.PreferredSchedulingTermArray{&corev1.PreferredSchedulingTermArgs{
+		Weight: pulumi.Int(100), Preference: &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray{requirement(present, "Exists")}},
+	}}}
+	if len(terms) > 0 {
+		affinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelectorArgs{NodeSelectorTerms: terms}
+	}
+	return affinity
 }
 
 // storeLabel is on the pods that mount a ReadWriteOnce claim, so that they can be kept on one node.
