@@ -170,7 +170,7 @@ func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {
 	values["models"] = strings.Replace(values["models"], `{"name":"tiny-embed"}`, `{"name":"tiny-embed"},{"name":"tiny-endless"}`, 1)
 	require.NotEqual(t, stackFile(t, "local")["models"], values["models"])
 	after := rendered(run(t, "local", values, false))
-	assert.ElementsMatch(t, []string{"ConfigMap/models-writer", "Job/models-writer"}, changed(before, after))
+	assert.ElementsMatch(t, []string{"ConfigMap/models-writer", "Job/models-writer", "CronJob/models-writer-check"}, changed(before, after))
 }
 
 // rendered are the objects' texts by kind and Pulumi name, with references included, so that a rolled Deployment shows.

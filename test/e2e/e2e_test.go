@@ -346,7 +346,7 @@ func addedModel(t *testing.T) {
 	before := servers()
 	_, progress, err := local(t, "up", "--config", stackFile(t, "    - {name: tiny-embed}\n", "    - {name: tiny-embed}\n    - {name: tiny-endless}\n"))
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{"kubernetes:core/v1:ConfigMap models-writer", "kubernetes:batch/v1:Job models-writer"}, engineDid(progress))
+	assert.ElementsMatch(t, []string{"kubernetes:core/v1:ConfigMap models-writer", "kubernetes:batch/v1:Job models-writer", "kubernetes:batch/v1:CronJob models-writer-check"}, engineDid(progress))
 	assert.Equal(t, before, servers())
 	_, models := ask(t, "GET", "/v1/models", assignments(t, "outputs")["KEY_IDE"], "")
 	assert.Contains(t, models, "tiny-endless", "the running servers see the new model")
