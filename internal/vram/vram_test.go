@@ -47,6 +47,8 @@ func TestTheMemoryOfAModel(t *testing.T) {
 	assert.InDelta(t, 10, gib(l.KV), 0.001, "8192 x 4 x 320 KiB")
 	assert.InDelta(t, 0.26+0.023, gib(l.Graph), 0.01, "the graph, and the mask of one request's context")
 
+	assert.InDelta(t, 4.25-0.28+50.0/81, gib(l.Reserve), 0.05, "Ollama's own estimate of the graph, 2 KiB x 32768 x 67, and a layer")
+
 	quantized := fixed(pool(80, large), 8192, 4)
 	quantized.CacheType = vram.CacheQ8
 	assert.InDelta(t, 5.3125, gib(one(quantized).KV), 0.001, "34 bytes for 32 numbers")

@@ -2,14 +2,19 @@ package registry_test
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ollama-k8s/local/registry"
 )
 
 // The model store's writer, components/files/write-models.sh, with a real Ollama and a registry that changes and goes away.
@@ -149,5 +154,52 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 		if len(w.manifest(t, odd)) == 0 {
 			t.Error("odd, which was created, is gone")
 		}
+	})
+}
+
+func TestTheWriterReachesARegistryBehindTheCompanysAuthorityOrProxy(t *testing.T) {
+	binary := os.Getenv(ollamaVariable)
+	if binary == "" {
+		t.Skipf("%s is not set: set it to the path of an ollama binary", ollamaVariable)
+	}
+	models, err := registry.TinyModels()
+	if err != nil {
+		t.Fatal(err)
+	}
+	right, _ := models.Digest("library/tiny:latest")
+	log := slog.New(slog.DiscardHandler)
+	plan := func(host, options string) string {
+		return fmt.Sprintf("pull tiny %[1]s/library/tiny %[1]s/library/tiny/latest %[2]s %[3]s%[4]s\n", host, tinyManifest, right, options)
+	}
+
+	t.Run("a certificate of its own", func(t *testing.T) {
+		blobs := httptest.NewServer(registry.Handler(models, "", log))
+		defer blobs.Close()
+		_, port, _ := strings.Cut(strings.TrimPrefix(blobs.URL, "http://"), ":")
+		server := httptest.NewTLSServer(registry.Handler(models, "localhost:"+port, log))
+		defer server.Close()
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the refused handshake is the test's
+		folder := t.TempDir()
+		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		if err := os.WriteFile(filepath.Join(folder, "company.pem"), certificate, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w := writer{store: t.TempDir(), binary: binary}
+		host := strings.TrimPrefix(server.URL, "https://")
+		if out, code := w.run(t, plan(host, "")); code != 1 || !strings.Contains(out, "certificate") {
+			t.Errorf("without the bundle: exit code %d:\n%s", code, out)
+		}
+		w.must(t, plan(host, ""), "SSL_CERT_DIR="+folder)
+	})
+
+	t.Run("a proxy", func(t *testing.T) {
+		// Hosts that exist for the proxy only.
+		proxy := httptest.NewServer(registry.Handler(models, "blobs.example.test", log))
+		defer proxy.Close()
+		w := writer{store: t.TempDir(), binary: binary}
+		if out, code := w.run(t, plan("models.example.test", " --insecure")); code != 1 {
+			t.Errorf("without the proxy: exit code %d:\n%s", code, out)
+		}
+		w.must(t, plan("models.example.test", " --insecure"), "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=localhost,127.0.0.1,.svc,.cluster.local")
 	})
 }

@@ -151,6 +151,7 @@ func TestTheWholeStack(t *testing.T) {
 	step("an added team changes its key and the front only", addedTeam)
 	step("an added model makes a new writer and leaves the servers alone", addedModel)
 	step("a model that cannot be pulled fails the update by its name", badModel)
+	step("the lock is checked against the cluster's registry", lockAgainstRegistry)
 	step("a wrong digest in the lock fails by name and cuts nobody off", wrongDigest)
 	step("the store needs no registry for what it has", registryAway)
 	step("the scheduled check finds the models as the lock says", scheduledCheck)

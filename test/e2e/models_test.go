@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -61,13 +62,40 @@ func asking(t *testing.T) (stop func() (requests int, failures []string)) {
 	}
 }
 
-func wrongDigest(t *testing.T) {
+// wrong is a digest that no model has.
+var wrong = "sha256:" + strings.Repeat("0", 64)
+
+// lockedTiny is the digest of tiny in the lock.
+func lockedTiny(t *testing.T) string {
+	t.Helper()
 	lock, err := os.ReadFile(filepath.Join(project, "models.lock.yaml"))
 	require.NoError(t, err)
-	right := regexp.MustCompile(`(?s)\n  tiny:latest:.*?digest: (sha256:[0-9a-f]{64})`).FindSubmatch(lock)
-	require.NotNil(t, right, "the lock has no digest of tiny")
-	wrong := "sha256:" + strings.Repeat("0", 64)
-	withLock(t, string(right[1]), wrong)
+	found := regexp.MustCompile(`(?s)\n  tiny:latest:.*?digest: (sha256:[0-9a-f]{64})`).FindSubmatch(lock)
+	require.NotNil(t, found, "the lock has no digest of tiny")
+	return string(found[1])
+}
+
+func lockAgainstRegistry(t *testing.T) {
+	address := kubectl(t, "get", "service", "-n", "registry", "registry", "-o", "jsonpath={.spec.clusterIP}")
+	check := func() (string, error) {
+		command := exec.Command("make", "--no-print-directory", "lock", "STACK=local", "CHECK=1", "REGISTRY=http://"+address+":5000/library")
+		command.Dir = project
+		out, err := command.CombinedOutput()
+		t.Logf("%s", out)
+		return string(out), err
+	}
+	out, err := check()
+	assert.NoError(t, err)
+	assert.Equal(t, 2, strings.Count(out, "unchanged"), "both pulled models")
+	right := lockedTiny(t)
+	withLock(t, right, wrong)
+	out, err = check()
+	assert.Error(t, err, "drift")
+	assert.Contains(t, out, "tiny:latest: models.lock.yaml has "+wrong+", the registry "+right)
+}
+
+func wrongDigest(t *testing.T) {
+	withLock(t, lockedTiny(t), wrong)
 
 	stop := asking(t)
 	_, progress, err := local(t, "up")
