@@ -22,6 +22,11 @@ type Team struct {
 	Models []string
 	// RequestsPerMinute that the team may make, over all models. Default: no limit.
 	RequestsPerMinute int
+	// ConcurrentRequests that the team may have under way, waiting ones included. Default: no limit.
+	ConcurrentRequests int
+	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a dropped one ends its
+	// key. Default: 1.
+	Keys []int
 	// Background lets every other team's requests overtake this team's in a queue. Default: false.
 	Background bool
 }
@@ -51,6 +56,8 @@ type AuthFrontArgs struct {
 	Routes []Route
 	// ClusterDomain is appended to each route's host: HAProxy resolves full names only. Default: cluster.local.
 	ClusterDomain string
+	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
+	QueueLength int
 	// Replicas of the front. Slots and limits are divided among them. Default: 2.
 	Replicas int
 	// Expose makes the front reachable from outside the cluster. Default: it is not.
@@ -85,6 +92,7 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	a := *args
 	setDefault(&a.ClusterDomain, "cluster.local")
 	setDefault(&a.Replicas, 2)
+	setDefault(&a.QueueLength, 100)
 	if len(a.Teams) == 0 {
 		return nil, fmt.Errorf("AuthFront %s: teams is empty: nobody could ask anything", name)
 	}
@@ -136,22 +144,34 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	})
 }
 
-// keys makes one password per team and the Secret with their hashes, which is all that the front ever sees of them.
+// keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the front ever sees of them.
 func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
-	keys := pulumi.StringMap{}
+	current, all := pulumi.StringMap{}, pulumi.StringMap{}
 	for _, team := range a.Teams {
-		key, err := random.NewRandomPassword(ctx, name+"-key-"+team.Name, &random.RandomPasswordArgs{
-			Length: pulumi.Int(keyLength), Special: pulumi.Bool(false), // no character that a shell or a header would need quoted
-		}, opts...)
-		if err != nil {
-			return pulumi.StringPtrOutput{}, err
+		generations := team.Keys
+		if len(generations) == 0 {
+			generations = []int{1}
 		}
-		keys[team.Name] = key.Result
+		for _, generation := range generations {
+			resource := name + "-key-" + team.Name
+			if generation != 1 {
+				resource = fmt.Sprintf("%s-%d", resource, generation)
+			}
+			key, err := random.NewRandomPassword(ctx, resource, &random.RandomPasswordArgs{
+				Length: pulumi.Int(keyLength), Special: pulumi.Bool(false), // no character that a shell or a header would need quoted
+			}, opts...)
+			if err != nil {
+				return pulumi.StringPtrOutput{}, err
+			}
+			current[team.Name] = key.Result
+			all[fmt.Sprintf("%s/%d", team.Name, generation)] = key.Result
+		}
 	}
-	front.APIKeys = pulumi.ToSecret(keys.ToStringMapOutput()).(pulumi.StringMapOutput)
+	front.APIKeys = pulumi.ToSecret(current.ToStringMapOutput()).(pulumi.StringMapOutput)
+	hashes := pulumi.ToSecret(all.ToStringMapOutput()).(pulumi.StringMapOutput).ApplyT(hashedKeys).(pulumi.StringOutput)
 	secret, err := corev1.NewSecret(ctx, name+"-keys", &corev1.SecretArgs{
 		Metadata:   autonamed(a.Namespace, roleFront, name),
-		StringData: pulumi.StringMap{"keys.map": front.APIKeys.ApplyT(hashedKeys).(pulumi.StringOutput)},
+		StringData: pulumi.StringMap{"keys.map": hashes},
 	}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err
@@ -159,10 +179,11 @@ func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront,
 	return secret.Metadata.Name(), nil
 }
 
-// hashedKeys is a HAProxy map: "sha256hex team" a line, sorted.
+// hashedKeys is a HAProxy map: "sha256hex team" a line, sorted. Keys come by team, or by team/generation.
 func hashedKeys(keys map[string]string) string {
 	lines := make([]string, 0, len(keys))
-	for team, key := range keys {
+	for id, key := range keys {
+		team, _, _ := strings.Cut(id, "/")
 		sum := sha256.Sum256([]byte(key))
 		lines = append(lines, hex.EncodeToString(sum[:])+" "+team+"\n")
 	}
@@ -183,6 +204,7 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, opts ...pulumi.
 			"models.map":     pulumi.String(a.modelsMap()),
 			"grants.map":     pulumi.String(a.grantsMap()),
 			"limits.map":     pulumi.String(a.teamsMap(func(t Team) int { return divide(t.RequestsPerMinute, a.Replicas) })),
+			"concurrent.map": pulumi.String(a.teamsMap(func(t Team) int { return divide(t.ConcurrentRequests, a.Replicas) })),
 			"priorities.map": pulumi.String(a.teamsMap(Team.priorityClass)),
 		},
 	}, opts...)

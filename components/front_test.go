@@ -1,8 +1,8 @@
 package components
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,11 +26,12 @@ import (
 
 func front() *AuthFrontArgs {
 	return &AuthFrontArgs{
-		ClusterDomain: "cluster.local", Replicas: 1,
+		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3,
 		Teams: []Team{
 			{Name: "ide"},
 			{Name: "batch", Models: []string{"tiny"}, Background: true},
 			{Name: "slow", RequestsPerMinute: 3},
+			{Name: "narrow", ConcurrentRequests: 1},
 		},
 		Routes: []Route{
 			{Pool: "chat", Models: []string{"tiny", "org/big:70b"}, MaxPods: 4, Slots: 2},
@@ -67,6 +69,7 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, apiPort,
 	for name, text := range map[string]string{
 		"haproxy.cfg": config, "keys.map": hashedKeys(keys), "models.map": a.modelsMap(), "grants.map": a.grantsMap(),
 		"limits.map":     a.teamsMap(func(t Team) int { return divide(t.RequestsPerMinute, a.Replicas) }),
+		"concurrent.map": a.teamsMap(func(t Team) int { return divide(t.ConcurrentRequests, a.Replicas) }),
 		"priorities.map": a.teamsMap(Team.priorityClass),
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
@@ -94,46 +97,64 @@ type seen struct {
 	body   []byte
 }
 
-// startFront runs HAProxy until the test ends; what the stub server was asked arrives on the channel.
-func startFront(t *testing.T) (api, metrics string, requests chan seen) {
-	t.Helper()
-	requests = make(chan seen, 100)
-	stub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/version" {
-			body, err := io.ReadAll(r.Body)
-			assert.NoError(t, err)
-			requests <- seen{r.Header.Clone(), body}
-		}
-		fmt.Fprint(w, `{"from":"stub"}`)
-	}))
-	t.Cleanup(stub.Close)
+// running is a front in a real HAProxy, before a stub server.
+type running struct {
+	api, metrics string
+	log          *bytes.Buffer // to be read once stop has returned
+	stop         func()
+}
 
+// keys of the teams; ide's is being rotated.
+var keys = map[string]string{"ide/1": "key-ide", "ide/2": "key-ide-2", "batch/1": "key-batch", "slow/1": "key-slow", "narrow/1": "key-narrow"}
+
+// start runs HAProxy before a server, until the test ends or it is stopped.
+func start(t *testing.T, server http.HandlerFunc) *running {
+	t.Helper()
+	stub := httptest.NewServer(server)
+	t.Cleanup(stub.Close)
 	apiPort, metricsPort := freePort(t), freePort(t)
-	config := writeFront(t, front(), map[string]string{"ide": "key-ide", "batch": "key-batch", "slow": "key-slow"}, apiPort, metricsPort, strings.TrimPrefix(stub.URL, "http://"))
-	ctx, cancel := context.WithCancel(context.Background())
-	haproxy := exec.CommandContext(ctx, tool(t, "HAPROXY"), "-db", "-f", config)
-	var log bytes.Buffer
-	haproxy.Stdout, haproxy.Stderr = &log, &log
+	config := writeFront(t, front(), keys, apiPort, metricsPort, strings.TrimPrefix(stub.URL, "http://"))
+	haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config)
+	r := &running{api: fmt.Sprintf("http://127.0.0.1:%d", apiPort), metrics: fmt.Sprintf("http://127.0.0.1:%d", metricsPort), log: &bytes.Buffer{}}
+	haproxy.Stdout, haproxy.Stderr = r.log, r.log
 	require.NoError(t, haproxy.Start())
-	t.Cleanup(func() {
-		cancel()
+	r.stop = sync.OnceFunc(func() {
+		_ = haproxy.Process.Kill()
 		_ = haproxy.Wait() // killed on purpose
-		assert.NotContains(t, log.String(), "key-ide", "a key in the log")
+	})
+	t.Cleanup(func() {
+		r.stop()
+		for _, key := range keys {
+			assert.NotContains(t, r.log.String(), key, "a key in the log")
+		}
 		if t.Failed() {
-			t.Log(log.String())
+			t.Log(r.log.String())
 		}
 	})
-	api, metrics = fmt.Sprintf("http://127.0.0.1:%d", apiPort), fmt.Sprintf("http://127.0.0.1:%d", metricsPort)
 	require.Eventually(t, func() bool {
 		// Ready when the first health check has found the server.
-		response, err := client.Do(request(t, "GET", api+"/api/version", "key-ide", ""))
+		response, err := client.Do(request(t, "GET", r.api+"/api/version", "key-ide", ""))
 		if err != nil {
 			return false
 		}
 		response.Body.Close()
 		return response.StatusCode == 200
 	}, 10*time.Second, 50*time.Millisecond, "the front did not answer")
-	return api, metrics, requests
+	return r
+}
+
+// startFront runs a front whose server answers at once; what it was asked arrives on the channel.
+func startFront(t *testing.T) (r *running, requests chan seen) {
+	t.Helper()
+	requests = make(chan seen, 200)
+	return start(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/version" {
+			body, err := io.ReadAll(r.Body)
+			assert.NoError(t, err)
+			requests <- seen{r.Header.Clone(), body}
+		}
+		fmt.Fprint(w, `{"from":"stub"}`)
+	}), requests
 }
 
 func request(t *testing.T, method, url, key, body string) *http.Request {
@@ -152,43 +173,77 @@ func request(t *testing.T, method, url, key, body string) *http.Request {
 var client = &http.Client{Timeout: 45 * time.Second}
 
 func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
-	api, metrics, requests := startFront(t)
+	running, requests := startFront(t)
+	api, metrics := running.api, running.metrics
 	large := strings.Repeat("x", 3<<20)
 	for name, test := range map[string]struct {
 		method, path, key, body string
 		status                  int
 		code                    string // of the error
 	}{
-		"no key":                                 {"POST", "/v1/chat/completions", "", `{"model":"tiny"}`, 401, "invalid_api_key"},
-		"a wrong key":                            {"POST", "/v1/chat/completions", "wrong", `{"model":"tiny"}`, 401, "invalid_api_key"},
-		"a key's hash is no key":                 {"GET", "/v1/models", strings.Fields(hashedKeys(map[string]string{"ide": "key-ide"}))[0], "", 401, "invalid_api_key"},
-		"a good key":                             {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny"}`, 200, ""},
-		"the model by its full name":             {"POST", "/api/chat", "key-ide", `{"model":"tiny:latest"}`, 200, ""},
-		"a latest model by its short name":       {"POST", "/api/embed", "key-ide", `{"model":"embed"}`, 200, ""},
-		"a model with a slash":                   {"POST", "/api/generate", "key-ide", `{"model":"org/big:70b"}`, 200, ""},
-		"the model behind megabytes of messages": {"POST", "/v1/chat/completions", "key-ide", `{"messages":[{"content":"` + large + `"}],"model":"tiny"}`, 200, ""},
-		"a body that is too large":               {"POST", "/v1/chat/completions", "key-ide", `{"messages":"` + strings.Repeat(large, 11) + `","model":"tiny"}`, 413, "request_too_large"},
-		"an unknown model":                       {"POST", "/v1/chat/completions", "key-ide", `{"model":"gpt-4\"o"}`, 404, "model_not_found"},
-		"no model":                               {"POST", "/v1/chat/completions", "key-ide", `{"messages":[]}`, 400, "missing_model"},
-		"no JSON":                                {"POST", "/v1/chat/completions", "key-ide", `model=tiny`, 400, "missing_model"},
-		"a model that the team may use":          {"POST", "/api/chat", "key-batch", `{"model":"tiny"}`, 200, ""},
-		"a model that the team may not use":      {"POST", "/api/chat", "key-batch", `{"model":"org/big:70b"}`, 403, "model_not_allowed"},
-		"the list of models":                     {"GET", "/v1/models", "key-batch", "", 200, ""},
-		"asking by GET":                          {"GET", "/v1/chat/completions", "key-ide", "", 403, "path_not_allowed"},
-		"looking by POST":                        {"POST", "/api/tags", "key-ide", "{}", 403, "path_not_allowed"},
-		"pull":                                   {"POST", "/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"push":                                   {"POST", "/api/push", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"create":                                 {"POST", "/api/create", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"delete":                                 {"DELETE", "/api/delete", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"copy":                                   {"POST", "/api/copy", "key-ide", `{}`, 403, "path_not_allowed"},
-		"show":                                   {"POST", "/api/show", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"blobs":                                  {"HEAD", "/api/blobs/sha256:0", "key-ide", "", 403, ""},
-		"a closed path spelt with two slashes":   {"POST", "//api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a closed path behind an open one":       {"POST", "/api/chat/../pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a closed path with an escaped slash":    {"POST", "/api%2Fpull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"an open path in capitals":               {"POST", "/API/CHAT", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"health needs no key":                    {"GET", "/healthz", "", "", 200, ""},
-		"metrics are not on the users' port":     {"GET", "/metrics", "key-ide", "", 403, "path_not_allowed"},
+		"no key":                                     {"POST", "/v1/chat/completions", "", `{"model":"tiny"}`, 401, "invalid_api_key"},
+		"a wrong key":                                {"POST", "/v1/chat/completions", "wrong", `{"model":"tiny"}`, 401, "invalid_api_key"},
+		"a key's hash is no key":                     {"GET", "/v1/models", strings.Fields(hashedKeys(map[string]string{"ide": "key-ide"}))[0], "", 401, "invalid_api_key"},
+		"a good key":                                 {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny"}`, 200, ""},
+		"the model by its full name":                 {"POST", "/api/chat", "key-ide", `{"model":"tiny:latest"}`, 200, ""},
+		"a latest model by its short name":           {"POST", "/api/embed", "key-ide", `{"model":"embed"}`, 200, ""},
+		"a model with a slash":                       {"POST", "/api/generate", "key-ide", `{"model":"org/big:70b"}`, 200, ""},
+		"the model behind megabytes of messages":     {"POST", "/v1/chat/completions", "key-ide", `{"messages":[{"content":"` + large + `"}],"model":"tiny"}`, 200, ""},
+		"a body that is too large":                   {"POST", "/v1/chat/completions", "key-ide", `{"messages":"` + strings.Repeat(large, 11) + `","model":"tiny"}`, 413, "request_too_large"},
+		"an unknown model":                           {"POST", "/v1/chat/completions", "key-ide", `{"model":"gpt-4\"o"}`, 404, "model_not_found"},
+		"no model":                                   {"POST", "/v1/chat/completions", "key-ide", `{"messages":[]}`, 400, "missing_model"},
+		"no JSON":                                    {"POST", "/v1/chat/completions", "key-ide", `model=tiny`, 400, "missing_model"},
+		"a model that the team may use":              {"POST", "/api/chat", "key-batch", `{"model":"tiny"}`, 200, ""},
+		"a model that the team may not use":          {"POST", "/api/chat", "key-batch", `{"model":"org/big:70b"}`, 403, "model_not_allowed"},
+		"the list of models":                         {"GET", "/v1/models", "key-batch", "", 200, ""},
+		"asking by GET":                              {"GET", "/v1/chat/completions", "key-ide", "", 403, "path_not_allowed"},
+		"looking by POST":                            {"POST", "/api/tags", "key-ide", "{}", 403, "path_not_allowed"},
+		"pull":                                       {"POST", "/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"push":                                       {"POST", "/api/push", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"create":                                     {"POST", "/api/create", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"delete":                                     {"DELETE", "/api/delete", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"copy":                                       {"POST", "/api/copy", "key-ide", `{}`, 403, "path_not_allowed"},
+		"show":                                       {"POST", "/api/show", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"blobs":                                      {"HEAD", "/api/blobs/sha256:0", "key-ide", "", 403, ""},
+		"a closed path spelt with two slashes":       {"POST", "//api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"a closed path behind an open one":           {"POST", "/api/chat/../pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"a closed path with an escaped slash":        {"POST", "/api%2Fpull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"an open path in capitals":                   {"POST", "/API/CHAT", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"the other key of a team that rotates":       {"POST", "/api/chat", "key-ide-2", `{"model":"tiny"}`, 200, ""},
+		"OpenAI's completions":                       {"POST", "/v1/completions", "key-ide", `{"model":"tiny"}`, 200, ""},
+		"OpenAI's embeddings":                        {"POST", "/v1/embeddings", "key-ide", `{"model":"embed:latest"}`, 200, ""},
+		"OpenAI's responses":                         {"POST", "/v1/responses", "key-ide", `{"model":"tiny"}`, 200, ""},
+		"Anthropic's messages":                       {"POST", "/v1/messages", "key-ide", `{"model":"tiny"}`, 200, ""},
+		"Ollama's former embeddings":                 {"POST", "/api/embeddings", "key-ide", `{"model":"embed"}`, 200, ""},
+		"Ollama's list of models":                    {"GET", "/api/tags", "key-ide", "", 200, ""},
+		"what is loaded":                             {"GET", "/api/ps", "key-ide", "", 200, ""},
+		"the version":                                {"GET", "/api/version", "key-ide", "", 200, ""},
+		"a query does not matter":                    {"GET", "/v1/models?a=/api/pull", "key-ide", "", 200, ""},
+		"the model first":                            {"POST", "/api/chat", "key-ide", `{"model":"tiny","messages":[{"role":"user","content":"hi"}]}`, 200, ""},
+		"the model last":                             {"POST", "/api/chat", "key-ide", `{"messages":[{"role":"user","content":"hi"}],"stream":false,"model":"tiny"}`, 200, ""},
+		"the model in a message is not the model":    {"POST", "/api/chat", "key-ide", `{"messages":[{"model":"org/big:70b"}]}`, 400, "missing_model"},
+		"a model in a string is not the model":       {"POST", "/api/chat", "key-ide", `{"messages":"\"model\":\"tiny\""}`, 400, "missing_model"},
+		"an image of 20 MiB":                         {"POST", "/api/generate", "key-ide", `{"images":["` + strings.Repeat("A", 20<<20) + `"],"model":"tiny"}`, 200, ""},
+		"a model that is a number":                   {"POST", "/api/chat", "key-ide", `{"model":7}`, 404, "model_not_found"},
+		"a model that is a list":                     {"POST", "/api/chat", "key-ide", `{"model":["tiny"]}`, 404, "model_not_found"},
+		"an empty model":                             {"POST", "/api/chat", "key-ide", `{"model":""}`, 404, "model_not_found"},
+		"the model in capitals":                      {"POST", "/api/chat", "key-ide", `{"model":"TINY"}`, 404, "model_not_found"},
+		"a backend's name is no model":               {"POST", "/api/chat", "key-ide", `{"model":"model:chat:tiny"}`, 404, "model_not_found"},
+		"an empty body":                              {"POST", "/api/chat", "key-ide", "", 400, "missing_model"},
+		"a JSON list":                                {"POST", "/api/chat", "key-ide", `[{"model":"tiny"}]`, 400, "missing_model"},
+		"an open path with a slash behind it":        {"POST", "/api/chat/", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"an open path spelt with a dot":              {"POST", "/api/./chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"an open path with an escape":                {"POST", "/api/%63hat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"a closed path behind a semicolon":           {"POST", "/api/chat;/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"a path with a null":                         {"POST", "/api/chat%00", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"asking by PUT":                              {"PUT", "/api/chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"asking by PATCH":                            {"PATCH", "/api/chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
+		"options":                                    {"OPTIONS", "/api/chat", "key-ide", "", 403, "path_not_allowed"},
+		"one model's card":                           {"GET", "/v1/models/tiny", "key-ide", "", 403, "path_not_allowed"},
+		"signing in":                                 {"POST", "/api/me", "key-ide", "{}", 403, "path_not_allowed"},
+		"the root":                                   {"GET", "/", "key-ide", "", 403, "path_not_allowed"},
+		"health needs no key":                        {"GET", "/healthz", "", "", 200, ""},
+		"metrics are not on the users' port":         {"GET", "/metrics", "key-ide", "", 403, "path_not_allowed"},
 		"a path that does not exist needs a key too": {"GET", "/nothing", "", "", 401, "invalid_api_key"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,6 +276,38 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		response.Body.Close()
 		assert.Equal(t, 413, response.StatusCode)
 	})
+	for name, test := range map[string]struct {
+		raw    string
+		status int // 0: the connection is closed without an answer
+	}{
+		"two lengths":                        {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 16\r\nContent-Length: 17\r\n\r\n", 0},
+		"a length and chunks":                {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"model\":\"tiny\"}\r\n0\r\n\r\n", 200},
+		"chunks spelt otherwise":             {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400},
+		"a negative length":                  {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: -1\r\n\r\n", 400},
+		"a space before a colon":             {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 400},
+		"no host":                            {"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer key-ide\r\n\r\n", 400},
+		"the absolute form":                  {"GET http://a/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
+		"the absolute form of a closed path": {"POST http://a/api/pull HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 403},
+		"headers of 20 KB":                   {"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX: " + strings.Repeat("x", 20000) + "\r\n\r\n", 431},
+		"no HTTP":                            {"hello\r\n\r\n", 400},
+	} {
+		t.Run("on the wire: "+name, func(t *testing.T) {
+			connection, err := net.Dial("tcp", strings.TrimPrefix(api, "http://"))
+			require.NoError(t, err)
+			defer connection.Close()
+			require.NoError(t, connection.SetDeadline(time.Now().Add(20*time.Second)))
+			_, err = io.WriteString(connection, test.raw)
+			require.NoError(t, err)
+			response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+			if test.status == 0 {
+				assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				return
+			}
+			require.NoError(t, err)
+			response.Body.Close()
+			assert.Equal(t, test.status, response.StatusCode)
+		})
+	}
 	t.Run("the x-api-key header does as well, and no key reaches the server", func(t *testing.T) {
 		for len(requests) > 0 {
 			<-requests
@@ -265,62 +352,136 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 	})
 }
 
-func TestTheQueueHoldsWhatHasNoSlot(t *testing.T) {
-	release := make(chan struct{})
-	var busy = make(chan struct{}, 10)
-	stub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// busyServer answers a chat only when it is told to; the prompts that reach it arrive on a channel.
+func busyServer() (handler http.HandlerFunc, busy chan string, release chan struct{}) {
+	release, busy = make(chan struct{}), make(chan string, 20)
+	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api/chat" {
-			busy <- struct{}{}
+			var body struct{ Prompt string }
+			_ = json.NewDecoder(r.Body).Decode(&body) // one without is as good
+			busy <- body.Prompt
 			<-release
 		}
 		fmt.Fprint(w, "{}")
-	}))
-	defer stub.Close()
-	apiPort, metricsPort := freePort(t), freePort(t)
-	config := writeFront(t, front(), map[string]string{"ide": "key-ide"}, apiPort, metricsPort, strings.TrimPrefix(stub.URL, "http://"))
-	haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config)
-	require.NoError(t, haproxy.Start())
-	defer func() {
-		_ = haproxy.Process.Kill()
-		_ = haproxy.Wait() // killed on purpose
-	}()
-	api := fmt.Sprintf("http://127.0.0.1:%d", apiPort)
-	require.Eventually(t, func() bool {
-		response, err := client.Do(request(t, "GET", api+"/api/version", "key-ide", ""))
-		if err != nil {
-			return false
-		}
-		response.Body.Close()
-		return response.StatusCode == 200
-	}, 10*time.Second, 50*time.Millisecond)
+	}, busy, release
+}
 
-	answers := make(chan int, 5)
-	for range 5 { // two slots
-		go func() {
-			response, err := client.Do(request(t, "POST", api+"/api/chat", "key-ide", `{"model":"tiny"}`))
-			if err != nil {
-				answers <- 0
-				return
-			}
-			response.Body.Close()
-			answers <- response.StatusCode
-		}()
-	}
-	metric := func(name string) string {
-		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", metricsPort))
-		require.NoError(t, err)
+// ask sends a chat in the background; its status, and the code of its error, arrive on the channel.
+func ask(t *testing.T, r *running, key, prompt string, answers chan<- string) {
+	go func() {
+		response, err := client.Do(request(t, "POST", r.api+"/api/chat", key, fmt.Sprintf(`{"model":"tiny","prompt":%q}`, prompt)))
+		if err != nil {
+			answers <- err.Error()
+			return
+		}
 		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		found := regexp.MustCompile(`(?m)^` + name + `\{proxy="model:chat:tiny"\} (\d+)`).FindStringSubmatch(string(text))
-		require.NotNil(t, found, name)
-		return found[1]
+		var failure struct{ Error struct{ Code string } }
+		_ = json.NewDecoder(response.Body).Decode(&failure) // a good answer has none
+		answers <- strings.TrimSpace(fmt.Sprint(response.StatusCode, " ", failure.Error.Code))
+	}()
+}
+
+// metric of the model tiny's backend.
+func (r *running) metric(t *testing.T, name string) string {
+	t.Helper()
+	response, err := http.Get(r.metrics + "/metrics")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	found := regexp.MustCompile(`(?m)^` + name + `\{proxy="model:chat:tiny"\} (\d+)`).FindStringSubmatch(string(text))
+	require.NotNil(t, found, name)
+	return found[1]
+}
+
+// awaitQueue returns once n requests wait.
+func (r *running) awaitQueue(t *testing.T, n string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return r.metric(t, "haproxy_backend_current_queue") == n }, 5*time.Second, 20*time.Millisecond, "%s requests should wait", n)
+}
+
+func TestTheQueueHoldsWhatHasNoSlotAndIsBounded(t *testing.T) {
+	server, busy, release := busyServer()
+	r := start(t, server)
+	answers := make(chan string, 10)
+	for range 5 { // two slots, and three that wait
+		ask(t, r, "key-ide", "", answers)
 	}
-	require.Eventually(t, func() bool { return metric("haproxy_backend_current_queue") == "3" }, 5*time.Second, 20*time.Millisecond, "three requests should wait")
-	assert.Equal(t, "5", metric("haproxy_backend_current_sessions"))
+	r.awaitQueue(t, "3")
+	assert.Equal(t, "5", r.metric(t, "haproxy_backend_current_sessions"))
 	assert.Len(t, busy, 2, "the server must not see more than its slots")
+	ask(t, r, "key-ide", "", answers)
+	assert.Equal(t, "503 queue_full", <-answers, "a fourth may not wait")
 	close(release)
 	for range 5 {
-		assert.Equal(t, 200, <-answers)
+		assert.Equal(t, "200", <-answers)
 	}
+}
+
+func TestATeamHasNoMoreRequestsUnderWayThanItMay(t *testing.T) {
+	server, busy, release := busyServer()
+	r := start(t, server)
+	answers := make(chan string, 10)
+	ask(t, r, "key-narrow", "", answers)
+	<-busy
+	ask(t, r, "key-narrow", "", answers)
+	assert.Equal(t, "429 concurrency_limit_exceeded", <-answers)
+	ask(t, r, "key-ide", "", answers)
+	<-busy // another team's is let in
+	close(release)
+	assert.Equal(t, []string{"200", "200"}, []string{<-answers, <-answers})
+	ask(t, r, "key-narrow", "", answers)
+	assert.Equal(t, "200", <-answers, "its place is free again")
+}
+
+func TestInteractiveRequestsOvertakeBackgroundOnes(t *testing.T) {
+	server, busy, release := busyServer()
+	r := start(t, server)
+	answers := make(chan string, 10)
+	for range 2 { // both slots
+		ask(t, r, "key-ide", "", answers)
+		<-busy
+	}
+	ask(t, r, "key-batch", "background", answers)
+	r.awaitQueue(t, "1")
+	ask(t, r, "key-ide", "interactive", answers)
+	r.awaitQueue(t, "2")
+	release <- struct{}{} // a slot becomes free
+	assert.Equal(t, "interactive", <-busy, "it came later and is first")
+	release <- struct{}{}
+	assert.Equal(t, "background", <-busy)
+	close(release)
+	for range 4 {
+		assert.Equal(t, "200", <-answers)
+	}
+}
+
+func TestEachRequestIsALineOfJSONWithoutKeysOrPrompts(t *testing.T) {
+	r, _ := startFront(t)
+	for _, body := range []string{`{"model":"tiny","prompt":"my secret plan"}`, `{"model":"gpt-4\"o","prompt":"my secret plan"}`} {
+		response, err := client.Do(request(t, "POST", r.api+"/api/generate?token=query-secret", "key-ide", body))
+		require.NoError(t, err)
+		response.Body.Close()
+	}
+	r.stop()
+	assert.NotContains(t, r.log.String(), "secret")
+	var lines []map[string]any
+	for _, line := range strings.Split(r.log.String(), "\n") {
+		entry := map[string]any{}
+		if strings.HasPrefix(line, "{") {
+			require.NoError(t, json.Unmarshal([]byte(line), &entry), line)
+			lines = append(lines, entry)
+		}
+	}
+	require.GreaterOrEqual(t, len(lines), 3, r.log.String())
+	good, unknown := lines[len(lines)-2], lines[len(lines)-1]
+	t.Log(good)
+	for key, want := range map[string]any{"team": "ide", "backend": "model:chat:tiny", "model": "tiny", "server": "pod1", "method": "POST", "path": "/api/generate", "status": 200.0} {
+		assert.Equal(t, want, good[key], key)
+	}
+	for _, key := range []string{"queue_ms", "first_byte_ms", "total_ms", "bytes"} {
+		assert.IsType(t, 0.0, good[key], key)
+	}
+	assert.Equal(t, `gpt-4"o`, unknown["model"])
+	assert.Equal(t, 404.0, unknown["status"])
 }

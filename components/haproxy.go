@@ -36,6 +36,8 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string) (string, error) {
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
 		"Catalog":  haproxyBackend{Host: hosts[0] + "." + a.ClusterDomain, MaxPods: a.Routes[0].MaxPods},
 		"Backends": backends,
+		// A front's share of the queue.
+		"QueueLength": divide(a.QueueLength, a.Replicas),
 	})
 }
 

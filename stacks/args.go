@@ -71,11 +71,11 @@ func (c *Config) scaled(name string) bool {
 }
 
 func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*components.OllamaServer) *components.AuthFrontArgs {
-	args := &components.AuthFrontArgs{Namespace: namespace, Image: c.Images.HAProxy, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas}
+	args := &components.AuthFrontArgs{Namespace: namespace, Image: c.Images.HAProxy, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength}
 	for _, name := range c.teamNames() {
 		team := c.Teams[name]
 		args.Teams = append(args.Teams, components.Team{
-			Name: name, Models: team.Models, RequestsPerMinute: team.RequestsPerMinute, Background: team.Priority == "background",
+			Name: name, Models: team.Models, RequestsPerMinute: team.RequestsPerMinute, ConcurrentRequests: team.ConcurrentRequests, Keys: team.Keys, Background: team.Priority == "background",
 		})
 	}
 	for _, name := range c.poolNames() {

@@ -32,7 +32,7 @@ type Config struct {
 	Models        []Model
 	Pools         map[string]Pool
 	Teams         map[string]Team
-	Front         struct{ Replicas int }
+	Front         struct{ Replicas, QueueLength int }
 	Expose        Expose
 	Observability struct {
 		Prometheus, ReleaseLabel, ServerURL string
@@ -98,9 +98,10 @@ type Pool struct {
 
 // Team is a team's rights and limits.
 type Team struct {
-	Models            []string
-	RequestsPerMinute int
-	Priority          string
+	Models                                []string
+	RequestsPerMinute, ConcurrentRequests int
+	Keys                                  []int
+	Priority                              string
 }
 
 // Expose is how the front is reached from outside; at most one is set.

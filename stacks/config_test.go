@@ -89,6 +89,8 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		"KEDA without the operator's address":    {map[string]string{"observability": `{"prometheus":"operator"}`, "autoscaling": `{"engine":"keda"}`}, `observability.serverURL: is missing`},
 		"a key that is missing":                  {map[string]string{"teams": ""}, `teams: is missing: set it (Teams, by name.`},
 		"no team at all":                         {map[string]string{"teams": `{}`}, `teams: {} is not allowed`},
+		"no valid key at all":                    {map[string]string{"teams": `{"dev":{"keys":[]}}`}, `teams.dev.keys: [] is not allowed`},
+		"a key twice":                            {map[string]string{"teams": `{"dev":{"keys":[2,2]}}`}, `teams.dev.keys: [2,2] is not allowed`},
 		"a negative limit":                       {map[string]string{"teams": `{"dev":{"requestsPerMinute":-1}}`}, `teams.dev.requestsPerMinute: -1 is not allowed`},
 		"a registry without a path for models":   {map[string]string{"store": `{"registry":"https://host"}`}, `store.registry: "https://host" is not allowed`},
 	} {

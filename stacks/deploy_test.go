@@ -159,9 +159,25 @@ func TestAnAutoscaledDeploymentKeepsItsReplicas(t *testing.T) {
 func TestAnAddedTeamChangesOnlyKeysAndFront(t *testing.T) {
 	before := rendered(run(t, "local", stackFile(t, "local"), false))
 	values := stackFile(t, "local")
-	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":60,"priority":"background"},"research":{}}`
+	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"},"research":{}}`
 	after := rendered(run(t, "local", values, false))
 	assert.ElementsMatch(t, []string{"ConfigMap/front", "Secret/front-keys", "Deployment/front"}, changed(before, after))
+}
+
+func TestARotatedKeyChangesTheFrontOnlyAndTheFormerOneStaysUntilItIsDropped(t *testing.T) {
+	values := stackFile(t, "local")
+	before := run(t, "local", values, false)
+	values["teams"] = `{"ide":{"keys":[1,2]},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"}}`
+	during := run(t, "local", values, false)
+	assert.ElementsMatch(t, []string{"Secret/front-keys", "Deployment/front"}, changed(rendered(before), rendered(during)))
+	assert.Len(t, pulumitest.Passwords(during), 3)
+	for name, key := range pulumitest.Passwords(before) {
+		assert.Equal(t, key, pulumitest.Passwords(during)[name], "the former keys stay")
+	}
+	values["teams"] = strings.Replace(values["teams"], "[1,2]", "[2]", 1)
+	after := run(t, "local", values, false)
+	assert.ElementsMatch(t, []string{"Secret/front-keys", "Deployment/front"}, changed(rendered(during), rendered(after)))
+	assert.Len(t, pulumitest.Passwords(after), 2)
 }
 
 func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {

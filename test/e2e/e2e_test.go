@@ -149,6 +149,7 @@ func TestTheWholeStack(t *testing.T) {
 	})
 	step("a wrong config is refused with all its mistakes and changes nothing", wrongConfig)
 	step("an added team changes its key and the front only", addedTeam)
+	step("a key is rotated while both work and nobody else notices", rotatedKey)
 	step("an added model makes a new writer and leaves the servers alone", addedModel)
 	step("a model that cannot be pulled fails the update by its name", badModel)
 	step("the lock is checked against the cluster's registry", lockAgainstRegistry)
@@ -337,6 +338,28 @@ func addedTeam(t *testing.T) {
 		status, _ := ask(t, "GET", "/v1/models", after["KEY_RESEARCH"], "")
 		return status == 200
 	}, 30*time.Second, time.Second, "the new team's key")
+}
+
+func rotatedKey(t *testing.T) {
+	mustUp(t) // without the team again
+	before := assignments(t, "outputs")
+	try := func(key string) int {
+		status, _ := ask(t, "GET", "/v1/models", key, "")
+		return status
+	}
+	stop := asking(t, before["KEY_BATCH"])
+	mustUp(t, "--config", stackFile(t, "    ide: {}\n", "    ide: {keys: [1, 2]}\n"))
+	during := assignments(t, "outputs")
+	assert.NotEqual(t, before["KEY_IDE"], during["KEY_IDE"])
+	// The former front ends its connections within seconds of the rollout; until then one may still lead to it.
+	assert.Eventually(t, func() bool { return try(during["KEY_IDE"]) == 200 }, 30*time.Second, time.Second, "the new key")
+	assert.Equal(t, 200, try(before["KEY_IDE"]), "the former key during the overlap")
+	mustUp(t, "--config", stackFile(t, "    ide: {}\n", "    ide: {keys: [2]}\n"))
+	assert.Eventually(t, func() bool { return try(before["KEY_IDE"]) == 401 }, 30*time.Second, time.Second, "the former key after it was dropped")
+	assert.Equal(t, 200, try(during["KEY_IDE"]))
+	requests, failures := stop()
+	assert.Empty(t, failures, "of %d requests of another team meanwhile", requests)
+	t.Logf("%d requests of another team meanwhile, %d failures", requests, len(failures))
 }
 
 func addedModel(t *testing.T) {

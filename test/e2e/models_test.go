@@ -35,9 +35,9 @@ func withLock(t *testing.T, old, new string) {
 }
 
 // asking sends requests one after the other until it is told to stop; it returns how many there were and what failed.
-func asking(t *testing.T) (stop func() (requests int, failures []string)) {
+func asking(t *testing.T, key string) (stop func() (requests int, failures []string)) {
 	t.Helper()
-	outputs, done := assignments(t, "outputs"), make(chan struct{})
+	endpoint, done := assignments(t, "outputs")["ENDPOINT"], make(chan struct{})
 	var requests int
 	var failures []string
 	var running sync.WaitGroup
@@ -48,7 +48,7 @@ func asking(t *testing.T) (stop func() (requests int, failures []string)) {
 				return
 			default:
 			}
-			status, answer := askAt(t, outputs["ENDPOINT"], "POST", "/v1/chat/completions", outputs["KEY_IDE"], chatBody)
+			status, answer := askAt(t, endpoint, "POST", "/v1/chat/completions", key, chatBody)
 			requests++
 			if status != 200 || !strings.Contains(answer, sentence) {
 				failures = append(failures, fmt.Sprintf("%d %.200s", status, answer))
@@ -97,7 +97,7 @@ func lockAgainstRegistry(t *testing.T) {
 func wrongDigest(t *testing.T) {
 	withLock(t, lockedTiny(t), wrong)
 
-	stop := asking(t)
+	stop := asking(t, assignments(t, "outputs")["KEY_IDE"])
 	_, progress, err := local(t, "up")
 	requests, failures := stop()
 	assert.Error(t, err)
@@ -140,7 +140,7 @@ func perReplica(t *testing.T) {
 	assert.ElementsMatch(t, []string{
 		"persistentvolumeclaim/models-ollama-chat-0", "persistentvolumeclaim/models-ollama-chat-1", "persistentvolumeclaim/models-ollama-embed-0",
 	}, strings.Fields(claims))
-	stop := asking(t)
+	stop := asking(t, assignments(t, "outputs")["KEY_IDE"])
 	kubectl(t, "rollout", "restart", "-n", "ollama", "statefulset/ollama-chat")
 	kubectl(t, "rollout", "status", "-n", "ollama", "statefulset/ollama-chat", "--timeout=180s")
 	requests, failures := stop()
