@@ -45,6 +45,8 @@ type Route struct {
 	Slots int
 	// ModelSlots are the slots of models that Ollama gives another number: embedding models and some others take one request at a time.
 	ModelSlots map[string]int
+	// Contexts are the models' contexts in tokens: a request may name that one and no other, which would load the model anew for everybody.
+	Contexts map[string]int
 }
 
 // AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
@@ -201,6 +203,7 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, opts ...pulumi.
 		Metadata: autonamed(a.Namespace, roleFront, name),
 		Data: pulumi.StringMap{
 			"haproxy.cfg":    haproxy,
+			"contexts.map":   pulumi.String(a.contextsMap()),
 			"models.map":     pulumi.String(a.modelsMap()),
 			"grants.map":     pulumi.String(a.grantsMap()),
 			"limits.map":     pulumi.String(a.teamsMap(func(t Team) int { return divide(t.RequestsPerMinute, a.Replicas) })),

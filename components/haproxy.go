@@ -64,6 +64,18 @@ func (a *AuthFrontArgs) modelsMap() string {
 	return strings.Join(lines, "")
 }
 
+// contextsMap has the context of each backend's model, where it is known.
+func (a *AuthFrontArgs) contextsMap() string {
+	var lines []string
+	for _, route := range a.Routes {
+		for model, tokens := range route.Contexts {
+			lines = append(lines, fmt.Sprintf("%s %d\n", backendName(route.Pool, model), tokens))
+		}
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "")
+}
+
 // grantsMap has a line for each team and backend that the team may use.
 func (a *AuthFrontArgs) grantsMap() string {
 	var lines []string

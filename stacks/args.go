@@ -81,7 +81,7 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 	for _, name := range c.poolNames() {
 		pool, server := c.Pools[name], servers[name]
 		args.Routes = append(args.Routes, components.Route{
-			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: c.slots(name), ModelSlots: c.modelSlots(name),
+			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: c.slots(name), ModelSlots: c.modelSlots(name), Contexts: c.contexts(name),
 		})
 	}
 	if lb := c.Expose.LoadBalancer; lb != nil {

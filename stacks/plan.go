@@ -130,6 +130,18 @@ func (c *Config) modelSlots(name string) map[string]int {
 	return fewer
 }
 
+// contexts of the pool's models: what the plan says, else the pool's.
+func (c *Config) contexts(name string) map[string]int {
+	contexts := map[string]int{}
+	for _, model := range c.Pools[name].Models {
+		contexts[model] = c.plans[name].Context
+	}
+	for _, l := range c.plans[name].Loads {
+		contexts[l.Model.Name] = l.Context
+	}
+	return contexts
+}
+
 // Plan of one pool's memory.
 func (c *Config) Plan(pool string) vram.Plan { return c.plans[pool] }
 
