@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes"
+	"github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/apiextensions"
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -13,6 +15,7 @@ import (
 type Expose struct {
 	LoadBalancer *LoadBalancer
 	Ingress      *Ingress
+	Gateway      *Gateway
 }
 
 // LoadBalancer asks the cloud for an address. The front speaks plain HTTP there: use it on a private network.
@@ -28,6 +31,19 @@ type Ingress struct {
 	ClassName string
 	// TLSSecret holds the host's certificate. Default: plain HTTP.
 	TLSSecret string
+	// ClusterIssuer of cert-manager that fills TLSSecret. Default: the Secret is there already.
+	ClusterIssuer string
+}
+
+// Gateway routes a host name through a Gateway of the Gateway API, which ends TLS.
+type Gateway struct {
+	Host string
+	// Name of the Gateway.
+	Name string
+	// Namespace of the Gateway. Default: the front's own.
+	Namespace string
+	// Listener of the Gateway, by its section name. Default: every one that takes the host.
+	Listener string
 }
 
 // expose makes the Service that users reach, what stands before it, and the endpoint's URL.
@@ -50,6 +66,9 @@ func (a *AuthFrontArgs) expose(ctx *pulumi.Context, name string, front *AuthFron
 		return err
 	}
 	switch {
+	case a.Expose.Gateway != nil:
+		front.Endpoint = pulumi.String("https://" + a.Expose.Gateway.Host).ToStringOutput()
+		return a.httpRoute(ctx, name, service, opts...)
 	case a.Expose.Ingress != nil:
 		front.Endpoint = pulumi.String(a.Expose.Ingress.url()).ToStringOutput()
 		return a.ingress(ctx, name, service, opts...)
@@ -88,6 +107,9 @@ func (a *AuthFrontArgs) ingress(ctx *pulumi.Context, name string, service *corev
 		"nginx.ingress.kubernetes.io/proxy-request-buffering":   pulumi.String("off"),
 		"nginx.ingress.kubernetes.io/proxy-next-upstream-tries": pulumi.String("1"), // the front does the retries
 	}
+	if in.ClusterIssuer != "" {
+		metadata.Annotations.(pulumi.StringMap)["cert-manager.io/cluster-issuer"] = pulumi.String(in.ClusterIssuer)
+	}
 	spec := &networkingv1.IngressSpecArgs{Rules: networkingv1.IngressRuleArray{&networkingv1.IngressRuleArgs{
 		Host: pulumi.String(in.Host),
 		Http: &networkingv1.HTTPIngressRuleValueArgs{Paths: networkingv1.HTTPIngressPathArray{&networkingv1.HTTPIngressPathArgs{
@@ -106,5 +128,31 @@ func (a *AuthFrontArgs) ingress(ctx *pulumi.Context, name string, service *corev
 		}}
 	}
 	_, err := networkingv1.NewIngress(ctx, name, &networkingv1.IngressArgs{Metadata: metadata, Spec: spec}, opts...)
+	return err
+}
+
+func (a *AuthFrontArgs) httpRoute(ctx *pulumi.Context, name string, service *corev1.Service, opts ...pulumi.ResourceOption) error {
+	gateway := a.Expose.Gateway
+	parent := pulumi.Map{"name": pulumi.String(gateway.Name)}
+	if gateway.Namespace != "" {
+		parent["namespace"] = pulumi.String(gateway.Namespace)
+	}
+	if gateway.Listener != "" {
+		parent["sectionName"] = pulumi.String(gateway.Listener)
+	}
+	limit := pulumi.String(fmt.Sprintf("%ds", answerSeconds))
+	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
+		ApiVersion: pulumi.String("gateway.networking.k8s.io/v1"), Kind: pulumi.String("HTTPRoute"),
+		Metadata: named(a.Namespace, roleFront, name, name),
+		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
+			"parentRefs": pulumi.Array{parent},
+			"hostnames":  pulumi.ToStringArray([]string{gateway.Host}),
+			"rules": pulumi.Array{pulumi.Map{
+				"backendRefs": pulumi.Array{pulumi.Map{"name": service.Metadata.Name().Elem(), "port": pulumi.Int(portService)}},
+				// A gateway's own limits are often 15 s or 60 s: a generation takes longer.
+				"timeouts": pulumi.Map{"request": limit, "backendRequest": limit},
+			}},
+		}},
+	}, opts...)
 	return err
 }

@@ -88,7 +88,10 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 		args.Expose.LoadBalancer = &components.LoadBalancer{SourceRanges: lb.SourceRanges}
 	}
 	if in := c.Expose.Ingress; in != nil {
-		args.Expose.Ingress = &components.Ingress{Host: in.Host, ClassName: in.ClassName, TLSSecret: in.TLSSecret}
+		args.Expose.Ingress = &components.Ingress{Host: in.Host, ClassName: in.ClassName, TLSSecret: in.TLSSecret, ClusterIssuer: in.ClusterIssuer}
+	}
+	if g := c.Expose.Gateway; g != nil {
+		args.Expose.Gateway = &components.Gateway{Host: g.Host, Name: g.Name, Namespace: g.Namespace, Listener: g.Listener}
 	}
 	return args
 }

@@ -119,6 +119,9 @@ func (c *Config) checkStore() (problems []string) {
 }
 
 func (c *Config) checkTeams() (problems []string) {
+	if in := c.Expose.Ingress; in != nil && in.ClusterIssuer != "" && in.TLSSecret == "" {
+		problems = append(problems, fmt.Sprintf("expose.ingress.tlsSecret: is missing: %s must know which Secret to put the certificate into", in.ClusterIssuer))
+	}
 	served := []string{"*"}
 	for _, name := range c.poolNames() {
 		served = append(served, c.Pools[name].Models...)

@@ -107,7 +107,8 @@ type Team struct {
 // Expose is how the front is reached from outside; at most one is set.
 type Expose struct {
 	LoadBalancer *struct{ SourceRanges []string }
-	Ingress      *struct{ Host, ClassName, TLSSecret string }
+	Ingress      *struct{ Host, ClassName, TLSSecret, ClusterIssuer string }
+	Gateway      *struct{ Host, Name, Namespace, Listener string }
 }
 
 // Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the

@@ -58,6 +58,8 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		"an image that is not pinned":            {map[string]string{"images": `{"ollama":"ollama/ollama:latest"}`}, `images.ollama: "ollama/ollama:latest" is not pinned`},
 		"a pool name that no object may have":    {map[string]string{"pools": `{"Chat_1":{}}`}, `pools.Chat_1: the name is not allowed`},
 		"two ways of exposure":                   {map[string]string{"expose": `{"loadBalancer":{},"ingress":{"host":"a"}}`}, `expose: has 2 keys: use at most 1`},
+		"an issuer without a Secret":             {map[string]string{"expose": `{"ingress":{"host":"a","clusterIssuer":"b"}}`}, `expose.ingress.tlsSecret: is missing: b must know`},
+		"a gateway without its name":             {map[string]string{"expose": `{"gateway":{"host":"a"}}`}, `expose.gateway.name: is missing`},
 		"an ingress without its host":            {map[string]string{"expose": `{"ingress":{}}`}, `expose.ingress.host: is missing: set it (The host name)`},
 		"a model twice":                          {map[string]string{"models": `[{"name":"llama3:8b"},{"name":"llama3:8b"}]`}, `models[1].name: "llama3:8b" is models[0] already`},
 		"a Modelfile that is not there":          {map[string]string{"models": `[{"name":"llama3:8b"},{"name":"a","modelfile":"modelfiles/none"}]`}, `models[1].modelfile: "modelfiles/none" cannot be read`},

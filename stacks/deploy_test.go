@@ -94,6 +94,8 @@ func variants(t *testing.T) map[string]map[string]string {
 	change("a load balancer for some networks", "dev", map[string]string{"expose": `{"loadBalancer":{"sourceRanges":["10.0.0.0/8"]}}`})
 	change("a claim that is there already", "dev", map[string]string{"store": `{"existingClaim":"existing-models"}`})
 	change("an ingress without TLS", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com"}}`})
+	change("an ingress whose certificate cert-manager makes", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com","tlsSecret":"llm-tls","clusterIssuer":"letsencrypt"}}`})
+	change("a gateway", "dev", map[string]string{"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`})
 	change("a spare GPU", "prod", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`, "models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`})
 	return all
 }

@@ -25,7 +25,7 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 
 	team, model := config.example()
 	forward, base := "", front.Endpoint
-	if config.Expose.LoadBalancer == nil && config.Expose.Ingress == nil {
+	if config.Expose == (Expose{}) {
 		// From outside the cluster the only way in is a tunnel.
 		forward = fmt.Sprintf("kubectl -n %s port-forward service/front 8080:80 & sleep 2; ", config.Namespace.Name)
 		base = pulumi.String("http://localhost:8080").ToStringOutput()

@@ -275,6 +275,15 @@ func targetsExist(objects []Object) (wrong []string) {
 		}
 	}
 	for _, o := range objects {
+		if o.Kind() == "HTTPRoute" {
+			for _, rule := range o.list("spec", "rules") {
+				for _, backend := range rule.list("backendRefs") {
+					if service := fmt.Sprint("Service/", backend["name"]); !exists[service] {
+						wrong = append(wrong, fmt.Sprintf("%s: leads to %s, which does not exist", o.key(), service))
+					}
+				}
+			}
+		}
 		if o.Kind() != "Ingress" {
 			continue
 		}

@@ -1,6 +1,7 @@
 package pulumitest_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 		"a Service port that no container has":    {"core/v1:Service::front", "spec.ports[0].targetPort", "nowhere", "targets nowhere"},
 		"a volume of a missing ConfigMap":         {"apps/v1:Deployment::front", "spec.template.spec.volumes[0].configMap.name", "gone", "refers to ConfigMap/gone"},
 		"a volume of a missing Secret":            {"apps/v1:Deployment::front", "spec.template.spec.volumes[1].secret.secretName", "gone", "refers to Secret/gone"},
-		"a volume of a missing claim":             {"apps/v1:Deployment::ollama-chat", "spec.template.spec.volumes[0].persistentVolumeClaim.claimName", "gone", "refers to PersistentVolumeClaim/gone"},
+		"a volume of a missing claim":             {"apps/v1:Deployment::ollama-chat", "spec.template.spec.volumes[2].persistentVolumeClaim.claimName", "gone", "refers to PersistentVolumeClaim/gone"},
 		"a mount of no volume":                    {"apps/v1:Deployment::front", "spec.template.spec.containers[0].volumeMounts[0].name", "gone", "mounts gone"},
 		"a pod that runs as root":                 {"apps/v1:Deployment::front", "spec.template.spec.securityContext.runAsNonRoot", nil, "runAsNonRoot"},
 		"a container that may escalate":           {"apps/v1:Deployment::front", "spec.template.spec.containers[0].securityContext.allowPrivilegeEscalation", true, "allowPrivilegeEscalation"},
@@ -50,6 +51,7 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 		"a Deployment that nobody sizes":          {"apps/v1:Deployment::front", "spec.replicas", nil, "neither replicas nor an autoscaler"},
 		"an autoscaler of nothing":                {"keda.sh/v1alpha1:ScaledObject::autoscaling-chat", "spec.scaleTargetRef.name", "gone", "targets Deployment/gone"},
 		"an Ingress that leads nowhere":           {"networking.k8s.io/v1:Ingress::front", "spec.rules[0].http.paths[0].backend.service.name", "gone", "leads to Service/gone"},
+		"a CronJob without memory limit":          {"batch/v1:CronJob::models-writer-check", "spec.jobTemplate.spec.template.spec.containers[0].resources.limits", nil, "resources.limits.memory"},
 		"a resource outside any component":        {"apps/v1:Deployment::front", "", "orphan", "descends from no component"},
 		"a resource of another provider":          {"apps/v1:Deployment::front", "", "provider", "does not use the stack's own provider"},
 		"a disruption budget that covers nothing": {"policy/v1:PodDisruptionBudget::front", "spec.selector.matchLabels", map[string]any{"a": "b"}, "PodDisruptionBudget/front: selects no pod"},
@@ -85,4 +87,16 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 			assert.Contains(t, strings.Join(pulumitest.Violations(broken), "\n"), test.want)
 		})
 	}
+}
+
+func TestARouteThatLeadsNowhereIsNoticed(t *testing.T) {
+	t.Chdir("../..")
+	values, err := stacks.ReadFile("Pulumi.prod.yaml", pulumitest.Project)
+	require.NoError(t, err)
+	values["expose"] = `{"gateway":{"host":"llm.example.com","name":"public"}}`
+	resources, err := pulumitest.Run("prod", values, false, stacks.Deploy)
+	require.NoError(t, err)
+	require.Empty(t, pulumitest.Violations(resources))
+	without := slices.DeleteFunc(resources, func(r pulumitest.Resource) bool { return strings.HasSuffix(r.URN, "core/v1:Service::front") })
+	assert.Contains(t, strings.Join(pulumitest.Violations(without), "\n"), "HTTPRoute/front: leads to Service/front, which does not exist")
 }
