@@ -3,6 +3,7 @@
 package modelfile
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,20 +12,20 @@ import (
 
 // File is a Modelfile that `ollama create` takes.
 type File struct {
-	// From is the model that it is made of, and the line that says so.
+	// From is the model that it is made of, and the line that says so; of several FROM the last one counts.
 	From     string
 	FromLine int
 	// Parameters by name. A parameter may stand several times; only stop means them all, of others the last one counts.
 	Parameters map[string][]Value
 }
 
-// Value is a parameter's text and its line.
+// Value is a parameter's text, without its quotes, and its line.
 type Value struct {
 	Text string
 	Line int
 }
 
-// NumCtx is the context that the file fixes, and its line.
+// NumCtx is the context in tokens that the file fixes, and its line; not ok where it fixes none.
 func (f *File) NumCtx() (value, line int, ok bool) {
 	values := f.Parameters["num_ctx"]
 	if len(values) == 0 {
@@ -35,70 +36,51 @@ func (f *File) NumCtx() (value, line int, ok bool) {
 	return value, last.Line, err == nil
 }
 
-// Parse reads a Modelfile. Each problem begins with path:line and ends with what to do; with any, the file is nil.
+// Parse reads a Modelfile. It finds all problems; each begins with path:line and ends with what to do. With any, the file is nil.
+//
+// Some that Ollama lets pass are problems here: text that is not UTF-8, an invisible character before an instruction, a stop without a
+// text, a num_ctx below 1, an instruction's name as a PARAMETER, a FROM with https:// or with .gguf at the end of a name without a tag,
+// and what is wrong in a FROM, TEMPLATE or PARAMETER that a later one replaces.
 func Parse(path string, text []byte) (*File, []string) {
-	if !utf8.Valid(text) {
-		return nil, []string{path + ":1: is not UTF-8: save it as UTF-8"}
-	}
-	file := &File{Parameters: map[string][]Value{}}
-	var problems []string
-	report := func(line int, format string, values ...any) {
-		problems = append(problems, fmt.Sprintf("%s:%d: %s", path, line, fmt.Sprintf(format, values...)))
+	r := reading{path: path, file: &File{Parameters: map[string][]Value{}}}
+	if at := invalid(text); at >= 0 {
+		r.report(1+bytes.Count(text[:at], []byte("\n")), "the byte %#x is not UTF-8: save the file as UTF-8", text[at])
+		return nil, r.problems
 	}
 	scan := scanner{rest: strings.TrimPrefix(string(text), "\ufeff"), line: 1}
-	for {
-		found, ok := scan.next()
-		if !ok {
-			break
-		}
-		if found.open {
-			report(found.line, "%s has a value that begins with a quote and never ends: close the quote", strings.ToUpper(found.name))
-		}
-		if found.value == "" && found.bare {
-			report(found.line, "%q has no value: write it behind the instruction, on the same line", found.name)
-			continue
-		}
-		file.take(found, report)
+	for found, ok := scan.next(); ok; found, ok = scan.next() {
+		r.take(found)
 	}
-	if file.FromLine == 0 && len(problems) == 0 {
-		report(1, "has no FROM: begin with FROM and a model of the config")
+	if !r.named {
+		r.report(1, "has no FROM: begin with FROM and a model of the config")
 	}
-	if len(problems) > 0 {
-		return nil, problems
+	if len(r.problems) > 0 {
+		return nil, r.problems
 	}
-	return file, nil
+	return r.file, nil
 }
 
-func (f *File) take(found instruction, report func(line int, format string, values ...any)) {
-	switch name := strings.ToLower(found.name); name {
-	case "from":
-		if isPath(found.value) {
-			report(found.line, "FROM %s is a file: the writer has the Modelfile only; push the model to a registry and name it", found.value)
+// invalid is where text stops being UTF-8; -1 if it is all UTF-8.
+func invalid(text []byte) int {
+	for at := 0; at < len(text); {
+		r, size := utf8.DecodeRune(text[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
 		}
-		f.From, f.FromLine = found.value, found.line
-	case "adapter":
-		report(found.line, "ADAPTER %s is a file: the writer has the Modelfile only; push a model that has the adapter to a registry and make this one FROM it", found.value)
-		if f.FromLine == 0 {
-			return
-		}
-	case "parameter":
-		key, value, _ := strings.Cut(found.value, " ")
-		value = unquoted(strings.TrimSpace(value))
-		if problem := checkParameter(key, value); problem != "" {
-			report(found.line, "PARAMETER %s", problem)
-		}
-		f.Parameters[key] = append(f.Parameters[key], Value{value, found.line})
-	case "message":
-		role, _, _ := strings.Cut(found.value, " ")
-		if role != "system" && role != "user" && role != "assistant" {
-			report(found.line, "MESSAGE %s: the role is not allowed: use system, user or assistant", role)
-		}
-	case "template", "system", "license", "renderer", "parser", "requires":
-	default:
-		report(found.line, "%q is no instruction: use one of FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE, RENDERER, PARSER, REQUIRES", found.name)
+		at += size
 	}
+	return -1
 }
 
-func isPath(value string) bool {
-	return strings.HasPrefix(value, ".") || strings.HasPrefix(value, "/") || strings.HasPrefix(value, "~") || strings.HasSuffix(strings.ToLower(value), ".gguf")
+// reading is a file under way.
+type reading struct {
+	path     string
+	file     *File
+	problems []string
+	// named: something is there, right or wrong, that is meant to be a FROM, so that its absence is no second problem.
+	named bool
+}
+
+func (r *reading) report(line int, format string, values ...any) {
+	r.problems = append(r.problems, fmt.Sprintf("%s:%d: %s", r.path, line, fmt.Sprintf(format, values...)))
 }

@@ -2,6 +2,8 @@ package modelfile
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +16,7 @@ const (
 	float   kind = "a number"
 	boolean kind = "true or false"
 	words   kind = "text"
-	retired kind = "retired"
+	retired kind = "any value"
 )
 
 // parameters are those that Ollama 0.17 takes; it warns of the retired ones and goes on.
@@ -26,44 +28,55 @@ var parameters = map[string]kind{
 	"mirostat": retired, "mirostat_tau": retired, "mirostat_eta": retired,
 }
 
-// checkParameter says what is wrong with a parameter, and what to do; nothing where nothing is.
-func checkParameter(key, value string) string {
+// checkParameter says what is wrong with a parameter, and what to do; nothing where nothing is. bare: the line ends behind the name.
+func checkParameter(key, value string, bare bool) string {
 	wanted, known := parameters[key]
 	switch {
 	case key == "":
 		return "is followed by two spaces or nothing: write PARAMETER, one space, its name, one space, its value"
 	case !known:
-		return fmt.Sprintf("%s: unknown parameter: use one of %s", key, strings.Join(names(), ", "))
-	case value == "" && wanted != retired:
-		return key + ": has no value: give it " + string(wanted)
-	}
-	var err error
-	switch wanted {
-	case integer:
-		_, err = strconv.ParseInt(value, 10, 64)
-	case float:
-		_, err = strconv.ParseFloat(value, 32)
-	case boolean:
-		_, err = strconv.ParseBool(value)
-	}
-	switch number, _, comment := strings.Cut(value, "#"); {
-	case err != nil && comment:
-		return fmt.Sprintf("%s: the value is %q, the comment included: put the comment on a line of its own and leave %q", key, value, strings.TrimSpace(number))
-	case err != nil:
-		return fmt.Sprintf("%s: %q is not allowed: give it %s", key, value, wanted)
+		return key + ": unknown parameter: " + suggestion(key)
+	case bare || value == "" && wanted != retired:
+		return key + ": has no value: give it " + string(wanted) + " on the same line"
+	case !wanted.fits(value):
+		problem := fmt.Sprintf("%s: %q is not allowed: give it %s", key, value, wanted)
+		if strings.Contains(value, "#") {
+			// Ollama takes the comment for a part of the value.
+			problem += "; a comment needs a line of its own"
+		}
+		return problem
 	}
 	if n, err := strconv.Atoi(value); key == "num_ctx" && err == nil && n < 1 {
-		return fmt.Sprintf("num_ctx: %d is not allowed: give it the tokens of context, e.g. 8192", n)
+		return fmt.Sprintf("num_ctx: %d is not allowed: give it the tokens of context, 1 or more, e.g. 8192", n)
 	}
 	return ""
 }
 
-func names() (known []string) {
-	for name, kind := range parameters {
-		if kind != retired {
+func (k kind) fits(value string) bool {
+	var err error
+	switch k {
+	case integer:
+		_, err = strconv.ParseInt(value, 10, 64)
+	case boolean:
+		_, err = strconv.ParseBool(value)
+	case float:
+		var number float64
+		number, err = strconv.ParseFloat(value, 32)
+		// JSON, in which the value goes to the server, has neither.
+		return err == nil && !math.IsNaN(number) && !math.IsInf(number, 0)
+	}
+	return err == nil
+}
+
+func suggestion(key string) string {
+	var known []string
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		if parameters[name] != retired {
 			known = append(known, name)
 		}
 	}
-	slices.Sort(known)
-	return known
+	if near := nearest(strings.ToLower(key), known); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return "use one of " + strings.Join(known, ", ")
 }
