@@ -144,6 +144,39 @@ func TestTheWriterNamesTheModelThatFailsAndStillTriesTheOthers(t *testing.T) {
 	out, _, code = s.write(line("good"), "STUB_FAIL=good:latest")
 	assert.Zero(t, code, out)
 	assert.Contains(t, out, "what is in the store stays", "without a digest, what is there will do")
+
+	require.NoError(t, os.WriteFile(s.path("manifests/registry.ollama.ai/library/good/latest"), nil, 0o600))
+	out, _, code = s.write(line("good"), "STUB_FAIL=good:latest")
+	assert.Equal(t, 1, code, "a manifest that a crash left empty will not:\n%s", out)
+}
+
+func TestTheWriterKeepsFromAModelfileWhatWasNotVerified(t *testing.T) {
+	s := newStore(t)
+	staged := func() string {
+		text, err := os.ReadFile(filepath.Join(s.dir, "stage", "manifests", tinyPath))
+		require.NoError(t, err)
+		return string(text)
+	}
+	// Pulled under its own name, so that the pull itself writes what FROM reads.
+	plan := "pull tiny:latest tiny:latest " + tinyPath + " " + tinyPath + " "
+	out, _, code := s.write(plan + tinyDigest("1") + "\n")
+	require.Equal(t, 1, code, out)
+	assert.Empty(t, staged(), "FROM must fail on it; a missing one would be fetched")
+
+	_, _, code = s.write(plan + "-\n")
+	require.Zero(t, code)
+	out, _, code = s.write(plan+tinyDigest("1")+"\n", "STUB_VERSION=2")
+	require.Equal(t, 1, code, out)
+	assert.Equal(t, s.manifest(tinyPath), staged())
+}
+
+func TestTheWriterSaysThatTheStoreTookNoManifest(t *testing.T) {
+	s := newStore(t)
+	require.NoError(t, os.MkdirAll(s.path(".new"), 0o755)) // in the way, even for root
+	_, report, code := s.write("pull tiny:latest " + tinyFrom + " -\n")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, report, "model tiny:latest: its manifest could not be written to "+s.path())
+	assert.Empty(t, s.manifest(tinyPath))
 }
 
 func TestTheWriterPrunesWhatItPulledAndNothingElse(t *testing.T) {
@@ -175,6 +208,15 @@ func TestTheWriterPrunesWhatItPulledAndNothingElse(t *testing.T) {
 	assert.NotEmpty(t, s.manifest(reviewer), "what was created stays")
 	assert.NotEmpty(t, s.manifest("registry.ollama.ai/library/mine/latest"), "and what somebody made")
 	assert.Equal(t, 2, blobs())
+
+	// The name now stands for something made: it is not the writer's to prune any more.
+	out, _, code = s.write("create tiny:latest " + modelfile + " " + tinyPath + "\nprune\n")
+	require.Zero(t, code, out)
+	assert.NotEmpty(t, s.manifest(tinyPath))
+	out, _, code = s.write("prune\n")
+	require.Zero(t, code, out)
+	assert.NotEmpty(t, s.manifest(tinyPath))
+	assert.Contains(t, out, "all 0 models are in place")
 }
 
 func TestTheScheduledCheckReportsDriftAndChangesNothingThatServes(t *testing.T) {

@@ -19,10 +19,11 @@ lock_limit=${LOCK_LIMIT:-3600}  # seconds to wait for another writer: an hour of
 termination_log=${TERMINATION_LOG:-/dev/termination-log}
 store=$OLLAMA_MODELS
 stage=$HOME/stage
+unwritten="its manifest could not be written to $OLLAMA_MODELS: see the lines above for whether it is full or read-only"
 
 report() { # what the Job's status, and so the update's error, will show
-  echo "$1" >&2
-  echo "$1" >>"$termination_log" || true
+  printf '%s\n' "$1" >&2
+  printf '%s\n' "$1" >>"$termination_log" || true
 }
 
 # One writer at a time: two would race for the same partial downloads.
@@ -107,33 +108,51 @@ digest_of() {
   [ ! -f "$1" ] || echo "sha256:$(sha256sum "$1" | cut -d ' ' -f 1)"
 }
 
-# blobs_of MANIFEST...: the file names of the blobs that they name.
+# blobs_of MANIFEST: the file names of the blobs that it names.
 blobs_of() {
-  grep -oh '"digest":"sha256:[0-9a-f]*"' "$@" | cut -d '"' -f 4 | tr ':' '-' | sort -u
+  grep -o '"digest":"sha256:[0-9a-f]*"' "$1" | cut -d '"' -f 4 | tr ':' '-' | sort -u
 }
 
 # whole MANIFEST: are all its blobs in the store? Ollama gives a blob its name only when it is complete and verified.
 whole() {
   [ -f "$1" ] || return 1
-  for blob in $(blobs_of "$1"); do
+  needed=$(blobs_of "$1")
+  [ -n "$needed" ] || return 1 # a manifest that a crash left empty
+  for blob in $needed; do
     [ -f "$store/blobs/$blob" ] || return 1
   done
 }
 
-# replace FILE: standard input becomes FILE in one step; a server that reads it sees the former one or the new one.
+# replace FOLDER PATH: standard input becomes the file PATH in FOLDER in one step; a server that reads it sees the former one or the new one.
+# It is written outside the manifests: there, what an interrupted writer leaves would be listed as a model.
 replace() {
-  mkdir -p "${1%/*}" && cat >"$1.new" && mv "$1.new" "$1"
+  new=$1/.new
+  file=$1/$2
+  mkdir -p "${file%/*}" && cat >"$new" && mv -f "$new" "$file"
 }
 
 # offer FROM_PATH NAME_PATH: what the stage has as FROM_PATH is offered as NAME_PATH, in the stage (for a Modelfile's FROM) and in the store.
 offer() {
-  { [ "$1" = "$2" ] || replace "$stage/manifests/$2" <"$stage/manifests/$1"; } &&
-    { cmp -s "$stage/manifests/$2" "$store/manifests/$2" || replace "$store/manifests/$2" <"$stage/manifests/$2"; }
+  { [ "$1" = "$2" ] || replace "$stage" "manifests/$2" <"$stage/manifests/$1"; } &&
+    { cmp -s "$stage/manifests/$2" "$store/manifests/$2" || replace "$store" "manifests/$2" <"$stage/manifests/$2"; }
+}
+
+# fail NAME NAME_PATH REASON reports it, and takes from the stage what was not verified: a Modelfile's FROM shall find what the store has. Where
+# that is nothing, an empty manifest makes FROM fail; for a missing one Ollama would turn to its own library, whatever the plan says.
+fail() {
+  report "model $1: $3"
+  { cat "$store/manifests/$2" 2>/dev/null || true; } | replace "$stage" "manifests/$2"
+  return 1
 }
 
 # note_pulled NAME_PATH keeps the list of the manifests that the writer pulled; only these may ever be pruned.
 note_pulled() {
-  { cat "$store/.pulled" 2>/dev/null || true; echo "$1"; } | sort -u | replace "$store/.pulled"
+  { cat "$store/.pulled" 2>/dev/null || true; echo "$1"; } | sort -u | replace "$store" .pulled
+}
+
+# note_created NAME_PATH: what was pulled once under this name is not what is there now.
+note_created() {
+  [ ! -f "$store/.pulled" ] || grep -Fvx -- "$1" "$store/.pulled" | replace "$store" .pulled
 }
 
 pull() { # NAME SOURCE SOURCE_PATH NAME_PATH DIGEST [OPTIONS]
@@ -150,23 +169,23 @@ pull() { # NAME SOURCE SOURCE_PATH NAME_PATH DIGEST [OPTIONS]
       echo "model $name: $reason; what is in the store stays" >&2
       return 0
     fi
-    report "model $name: $reason"
-    return 1
+    fail "$name" "$name_path" "$reason"
+    return
   fi
   found=$(digest_of "$stage/manifests/$source_path")
   if [ "$locked" != - ] && [ "$found" != "$locked" ]; then
-    report "model $name: the registry has $found, models.lock.yaml says $locked: run \`make lock\` to take the new one, or restore the tag"
-    return 1
+    fail "$name" "$name_path" "the registry has $found, models.lock.yaml says $locked: run \`make lock\` to take the new one, or restore the tag"
+    return
   fi
-  offer "$source_path" "$name_path" && note_pulled "$name_path"
+  { offer "$source_path" "$name_path" && note_pulled "$name_path"; } || fail "$name" "$name_path" "$unwritten"
 }
 
 create() { # NAME MODELFILE NAME_PATH
   if ! attempt "$1" ollama create "$1" -f "$2"; then
-    report "model $1: $reason"
-    return 1
+    fail "$1" "$3" "$reason"
+    return
   fi
-  offer "$3" "$3"
+  { offer "$3" "$3" && note_created "$3"; } || fail "$1" "$3" "$unwritten"
 }
 
 check() { # NAME SOURCE SOURCE_PATH NAME_PATH DIGEST [OPTIONS]
@@ -200,11 +219,15 @@ prune() {
       rm -f "$store/manifests/$path"
     fi
   done <"$store/.pulled"
-  pulled_paths | sort -u | replace "$store/.pulled"
-  used=$(find "$store/manifests" -type f | while read -r manifest; do blobs_of "$manifest"; done)
+  pulled_paths | sort -u | replace "$store" .pulled
+  # grep ends with 2 for a manifest that cannot be read; its blobs must not pass for unused.
+  used=$(grep -rho 'sha256:[0-9a-f]*' "$store/manifests") || [ $? -eq 1 ] || {
+    report "not pruning blobs: a manifest in $store/manifests cannot be read, see the line above"
+    exit 1
+  }
   for blob in "$store"/blobs/sha256-*; do
-    case "$used" in
-    *"${blob##*/}"*) ;;
+    case $used in
+    *"sha256:${blob##*/sha256-}"*) ;;
     *) rm -f "$blob" ;;
     esac
   done
@@ -216,7 +239,7 @@ take_lock
 make_stage
 start_server
 
-total=$(grep -c -v '^prune$' "$plan")
+total=$(grep -c -v '^prune$' "$plan") || true # 1 for a plan of no model
 number=0
 failed=""
 drifted=""

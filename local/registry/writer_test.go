@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"ollama-k8s/local/registry"
@@ -115,6 +117,38 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 		}
 		if !bytes.Equal(before, w.manifest(t, tinyManifest)) {
 			t.Error("the manifest that serves was changed")
+		}
+		weights := strings.Replace(weightsOf(t, server, "tiny", "twin").Digest, ":", "-", 1)
+		if _, err := os.Stat(filepath.Join(w.store, "blobs", weights)); err != nil {
+			t.Errorf("the newer weights are not there for the update that takes them: %v", err)
+		}
+	})
+
+	t.Run("a Modelfile is not built on what is not verified", func(t *testing.T) {
+		var asked atomic.Int32
+		library := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.WriteHeader(http.StatusNotFound)
+		}))
+		defer library.Close()
+		environment := []string{"HTTPS_PROXY=" + library.URL, "NO_PROXY=localhost,127.0.0.1"}
+		fresh := writer{store: t.TempDir(), binary: o.binary}
+		wrong := "sha256:" + strings.Repeat("0", 64)
+		create := "create odd " + modelfile + " " + odd + "\n"
+		out, code := fresh.run(t, pull(wrong)+create, environment...)
+		if code != 1 || !strings.Contains(out, "failed models: tiny odd") || asked.Load() > 0 {
+			t.Errorf("exit code %d, Ollama's own library asked %d times:\n%s", code, asked.Load(), out)
+		}
+
+		// Under the name that it is pulled by, the unverified manifest would be where FROM looks.
+		self := filepath.Join(t.TempDir(), "Modelfile")
+		if err := os.WriteFile(self, []byte("FROM "+site+"/tiny\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		plan := fmt.Sprintf("pull %[1]s/tiny %[1]s/tiny %[1]s/tiny/latest %[1]s/tiny/latest %[2]s --insecure\ncreate odd %[3]s %[4]s\n", site, wrong, self, odd)
+		out, code = fresh.run(t, plan, environment...)
+		if code != 1 || len(fresh.manifest(t, odd)) > 0 {
+			t.Errorf("exit code %d, a manifest of %d bytes for odd:\n%s", code, len(fresh.manifest(t, odd)), out)
 		}
 	})
 
