@@ -316,6 +316,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		"the absolute form":                  {"GET http://a/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
 		"the absolute form of a closed path": {"POST http://a/api/pull HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 403},
 		"headers of 20 KB":                   {"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX: " + strings.Repeat("x", 20000) + "\r\n\r\n", 431},
+		"headers of 14 KB":                   {"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX: " + strings.Repeat("x", 14000) + "\r\n\r\n", 200},
 		"no HTTP":                            {"hello\r\n\r\n", 400},
 	} {
 		t.Run("on the wire: "+name, func(t *testing.T) {

@@ -53,8 +53,6 @@ type OllamaServer struct {
 	ServiceName pulumi.StringOutput
 	// PodsHost resolves to the address of every ready pod: service.namespace.svc, without the cluster's domain.
 	PodsHost pulumi.StringOutput
-	// Slots is the number of requests that one pod answers at a time, for each model.
-	Slots int
 }
 
 const (
@@ -84,7 +82,7 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 		return nil, fmt.Errorf("OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas, ReadWriteMany)
 	}
 
-	server := &OllamaServer{Slots: a.Parallel}
+	server := &OllamaServer{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:OllamaServer", name, pulumi.Map{
 		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.Placement.GPU.Count), "parallel": pulumi.Int(a.Parallel),
 	}, server, opts...); err != nil {
@@ -114,7 +112,7 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
 	return server, ctx.RegisterResourceOutputs(server, pulumi.Map{
-		"workloadName": server.WorkloadName, "serviceName": server.ServiceName, "podsHost": server.PodsHost, "slots": pulumi.Int(server.Slots),
+		"workloadName": server.WorkloadName, "serviceName": server.ServiceName, "podsHost": server.PodsHost,
 	})
 }
 

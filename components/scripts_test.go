@@ -95,11 +95,17 @@ func TestTheWriterPullsOffersAndCreates(t *testing.T) {
 	assert.Empty(t, s.manifest("host:5000/library/tiny/latest"), "users see one name")
 }
 
+// withTiny is a store that has tiny, and the plan that put it there.
+func withTiny(t *testing.T) (s *store, plan string) {
+	t.Helper()
+	s, plan = newStore(t), "pull tiny:latest "+tinyFrom+" "+tinyDigest("1")+"\n"
+	out, _, code := s.write(plan)
+	require.Zero(t, code, out)
+	return s, plan
+}
+
 func TestTheWriterAsksNoRegistryForWhatIsInPlaceAtTheLockedDigest(t *testing.T) {
-	s := newStore(t)
-	plan := "pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + "\n"
-	_, _, code := s.write(plan)
-	require.Zero(t, code)
+	s, plan := withTiny(t)
 	out, _, code := s.write(plan, "STUB_FAIL=host:5000/library/tiny:latest")
 	require.Zero(t, code, out)
 	assert.Empty(t, calls(out))
@@ -115,10 +121,7 @@ func TestTheWriterAsksNoRegistryForWhatIsInPlaceAtTheLockedDigest(t *testing.T) 
 }
 
 func TestTheWriterKeepsWhatServesWhenTheDigestIsAnother(t *testing.T) {
-	s := newStore(t)
-	plan := "pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + "\n"
-	_, _, code := s.write(plan)
-	require.Zero(t, code)
+	s, _ := withTiny(t)
 	before := s.manifest(tinyPath)
 	out, report, code := s.write("pull tiny:latest "+tinyFrom+" "+tinyDigest("3")+"\npull other:latest other:latest "+otherPath+" "+otherPath+" -\n", "STUB_VERSION=2")
 	assert.Equal(t, 1, code, out)
@@ -220,10 +223,8 @@ func TestTheWriterPrunesWhatItPulledAndNothingElse(t *testing.T) {
 }
 
 func TestTheScheduledCheckReportsDriftAndChangesNothingThatServes(t *testing.T) {
-	s := newStore(t)
-	plan := "pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + "\nprune\n"
-	_, _, code := s.write(plan)
-	require.Zero(t, code)
+	s, plan := withTiny(t)
+	plan += "prune\n"
 	before := s.manifest(tinyPath)
 	out, _, code := s.write(plan, "MODE=check")
 	assert.Zero(t, code, out)

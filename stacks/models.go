@@ -3,6 +3,7 @@ package stacks
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"ollama-k8s/internal/lockfile"
@@ -19,7 +20,7 @@ func (c *Config) readLock(project fs.FS) []string {
 	}
 	for i := range c.Models {
 		if m := &c.Models[i]; m.Modelfile == "" {
-			m.locked = lock.Models[modelref.Normal(m.Name)]
+			m.locked, _ = lock.Get(m.Name) // an unknown one has no digest and no figures
 		}
 	}
 	c.lock = lock
@@ -66,7 +67,7 @@ func (c *Config) resolve() (problems []string) {
 			from := modelref.Normal(m.file.From)
 			at := fmt.Sprintf("%s:%d: FROM %s", m.Modelfile, m.file.FromLine, m.file.From)
 			switch parent, listed := byName[from]; {
-			case from == name || contains(path, from):
+			case from == name || slices.Contains(path, from):
 				problems = append(problems, at+" leads back to this model: name a model that is pulled")
 			case listed:
 				visit(parent, append(path, name))
@@ -90,15 +91,6 @@ func (c *Config) resolve() (problems []string) {
 		}
 	}
 	return problems
-}
-
-func contains(path []string, name string) bool {
-	for _, step := range path {
-		if step == name {
-			return true
-		}
-	}
-	return false
 }
 
 // origin is the pulled model whose weights a model has, and the context that the nearest Modelfile on the way fixes, with its place; 0 for none.

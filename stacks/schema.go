@@ -13,6 +13,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
+
+	"ollama-k8s/internal/nearest"
 )
 
 // SchemaJSON is the config's one definition: keys, types, limits, defaults, meanings. Editors and the README's reference read it too.
@@ -171,37 +173,14 @@ func phrase(n *schemaNode) string {
 // suggest names the known key that an unknown one looks like, or all known keys.
 func suggest(key string, node *schemaNode) string {
 	known := sortedKeys(node.Properties)
-	best, bestDistance := "", len(key)/2+1
+	byLower := map[string]string{}
 	for _, candidate := range known {
-		if d := distance(strings.ToLower(key), strings.ToLower(candidate)); d < bestDistance {
-			best, bestDistance = candidate, d
-		}
+		byLower[strings.ToLower(candidate)] = candidate
 	}
-	if best != "" {
-		return fmt.Sprintf("did you mean %s?", best)
+	if near := nearest.To(strings.ToLower(key), sortedKeys(byLower)); near != "" {
+		return fmt.Sprintf("did you mean %s?", byLower[near])
 	}
 	return "the keys here are " + strings.Join(known, ", ")
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // removeWrong takes a wrong value out, so that what depends on the right ones can still be checked.

@@ -8,6 +8,7 @@ import (
 	"text/template"
 
 	"ollama-k8s/internal/modelref"
+	"ollama-k8s/internal/nearest"
 )
 
 var instructions = []string{"FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "MESSAGE", "LICENSE", "RENDERER", "PARSER", "REQUIRES"}
@@ -47,7 +48,7 @@ func (r *reading) take(found instruction) {
 			r.report(found.line, "REQUIRES %q is not a version: give the oldest Ollama that will do, e.g. 0.17.4", found.value)
 		}
 	default:
-		near := nearest(name, instructions)
+		near := nearest.To(name, instructions)
 		r.named = r.named || near == "FROM"
 		if near != "" {
 			r.report(found.line, "%q is no instruction: did you mean %s?", found.name, near)

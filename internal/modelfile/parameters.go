@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ollama-k8s/internal/nearest"
 )
 
 type kind string
@@ -75,7 +77,7 @@ func suggestion(key string) string {
 			known = append(known, name)
 		}
 	}
-	if near := nearest(strings.ToLower(key), known); near != "" {
+	if near := nearest.To(strings.ToLower(key), known); near != "" {
 		return "did you mean " + near + "?"
 	}
 	return "use one of " + strings.Join(known, ", ")
