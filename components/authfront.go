@@ -25,7 +25,7 @@ type Team struct {
 	// ConcurrentRequests that the team may have under way, waiting ones included. Default: no limit.
 	ConcurrentRequests int
 	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a dropped one ends its
-	// key. Default: 1.
+	// key. Default: 1. Empty but not nil: no key is made.
 	Keys []int
 	// Background lets every other team's requests overtake this team's in a queue. Default: false.
 	Background bool
@@ -45,6 +45,8 @@ type Route struct {
 	Slots int
 	// ModelSlots are the slots of models that Ollama gives another number: embedding models and some others take one request at a time.
 	ModelSlots map[string]int
+	// Runners name the model whose runner, and so whose slots and queue, a model shares: Ollama loads the same weights once.
+	Runners map[string]string
 	// Contexts are the models' contexts in tokens: a request may name that one and no other, which would load the model anew for everybody.
 	Contexts map[string]int
 }
@@ -60,8 +62,16 @@ type AuthFrontArgs struct {
 	ClusterDomain string
 	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
 	QueueLength int
-	// Replicas of the front. Slots and limits are divided among them. Default: 2.
+	// BodyMiB is the largest body of a request, in MiB: it is looked into for its model. Default: 32, about ten photographs in base64.
+	BodyMiB int
+	// Replicas of the front. One of them queues and counts for all, the others hand on to it and stand by. Default: 2.
 	Replicas int
+	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for each. Default: none.
+	KeysSecret string
+	// TLSSecret is a Secret of type kubernetes.io/tls: the front then speaks HTTPS itself. Default: plain HTTP.
+	TLSSecret string
+	// OIDC lets people in whom an identity provider knows. Default: keys only.
+	OIDC *OIDC
 	// Expose makes the front reachable from outside the cluster. Default: it is not.
 	Expose Expose
 }
@@ -83,8 +93,8 @@ const (
 	// answerSeconds is how long a connection may be silent: loading a 70B model from a network volume (5 min) and then a whole
 	// generation that is not streamed (8k tokens at 15 tokens/s, 9 min) must fit.
 	answerSeconds = 900
-	// bodyBytes is the largest body that is looked into for its model: 32 MiB hold about ten photographs in base64.
-	bodyBytes = 32 << 20
+	// queueSeconds is how long a request waits for a slot: longer, and most clients have given up.
+	queueSeconds = 120
 	// keyLength in characters of [A-Za-z0-9]: 238 bits.
 	keyLength = 40
 )
@@ -95,6 +105,10 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	setDefault(&a.ClusterDomain, "cluster.local")
 	setDefault(&a.Replicas, 2)
 	setDefault(&a.QueueLength, 100)
+	setDefault(&a.BodyMiB, 32)
+	if a.OIDC != nil {
+		a.OIDC = a.OIDC.withDefaults()
+	}
 	if len(a.Teams) == 0 {
 		return nil, fmt.Errorf("AuthFront %s: teams is empty: nobody could ask anything", name)
 	}
@@ -110,33 +124,31 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	}
 	parent := pulumi.Parent(front)
 
+	if err := a.podsService(ctx, name, front, parent); err != nil {
+		return nil, fmt.Errorf("creating the pods' service of %s: %w", name, err)
+	}
 	keys, err := a.keys(ctx, name, front, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the keys of %s: %w", name, err)
 	}
-	config, err := a.config(ctx, name, parent)
+	config, err := a.config(ctx, name, front.MetricsHost, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
-	if err := a.deployment(ctx, name, config, keys, parent); err != nil {
+	var signIn *corev1.Secret
+	if a.OIDC != nil {
+		if signIn, err = a.OIDC.secret(ctx, name, a.Namespace, parent); err != nil {
+			return nil, fmt.Errorf("creating the cookie secret of %s: %w", name, err)
+		}
+	}
+	if err := a.deployment(ctx, name, config, keys, signIn, parent); err != nil {
 		return nil, fmt.Errorf("creating the deployment of %s: %w", name, err)
 	}
-	if err := networkPolicy(ctx, name, a.Namespace, roleFront, allow{
-		ingress: networkingv1.NetworkPolicyIngressRuleArray{
-			&networkingv1.NetworkPolicyIngressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(portAPI)}},
-			&networkingv1.NetworkPolicyIngressRuleArgs{From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}},
-		},
-		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
-			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
-		}},
-	}, parent); err != nil {
+	if err := networkPolicy(ctx, name, a.Namespace, roleFront, a.traffic(), parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
 	if err := disruptionBudget(ctx, name, a.Namespace, roleFront, parent); err != nil {
 		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
-	}
-	if err := a.metricsService(ctx, name, front, parent); err != nil {
-		return nil, fmt.Errorf("creating the metrics service of %s: %w", name, err)
 	}
 	if err := a.expose(ctx, name, front, parent); err != nil {
 		return nil, fmt.Errorf("exposing %s: %w", name, err)
@@ -146,12 +158,34 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	})
 }
 
+// traffic is what the front's pods take and send.
+func (a *AuthFrontArgs) traffic() allow {
+	open := allow{
+		ingress: networkingv1.NetworkPolicyIngressRuleArray{
+			&networkingv1.NetworkPolicyIngressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(portAPI)}},
+			&networkingv1.NetworkPolicyIngressRuleArgs{From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}},
+		},
+		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
+			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
+		}},
+	}
+	if a.Replicas > 1 {
+		handOn := networkingv1.NetworkPolicyPortArray{tcp(portQueue)}
+		open.ingress = append(open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn})
+		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: handOn})
+	}
+	if a.OIDC != nil { // the provider may be anywhere
+		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(a.OIDC.issuerPort())}})
+	}
+	return open
+}
+
 // keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the front ever sees of them.
 func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
 	current, all := pulumi.StringMap{}, pulumi.StringMap{}
 	for _, team := range a.Teams {
 		generations := team.Keys
-		if len(generations) == 0 {
+		if generations == nil {
 			generations = []int{1}
 		}
 		for _, generation := range generations {
@@ -193,23 +227,28 @@ func hashedKeys(keys map[string]string) string {
 	return strings.Join(lines, "")
 }
 
-func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
-	hosts := pulumi.StringArray{}
+func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+	hosts := pulumi.StringArray{fronts}
 	for _, route := range a.Routes {
 		hosts = append(hosts, route.Host)
 	}
-	haproxy := hosts.ToStringArrayOutput().ApplyT(a.haproxyConfig).(pulumi.StringOutput)
+	haproxy := hosts.ToStringArrayOutput().ApplyT(func(hosts []string) (string, error) {
+		return a.haproxyConfig(hosts[1:], hosts[0])
+	}).(pulumi.StringOutput)
+	data := pulumi.StringMap{"haproxy.cfg": haproxy}
+	for file, text := range a.staticFiles() {
+		data[file] = pulumi.String(text)
+	}
+	if a.OIDC != nil {
+		config, err := a.OIDC.config(a.https())
+		if err != nil {
+			return pulumi.StringPtrOutput{}, err
+		}
+		data["oauth2-proxy.cfg"], data["oidc.sh"] = pulumi.String(config), pulumi.String(file("oidc.sh"))
+	}
 	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
 		Metadata: autonamed(a.Namespace, roleFront, name),
-		Data: pulumi.StringMap{
-			"haproxy.cfg":    haproxy,
-			"contexts.map":   pulumi.String(a.contextsMap()),
-			"models.map":     pulumi.String(a.modelsMap()),
-			"grants.map":     pulumi.String(a.grantsMap()),
-			"limits.map":     pulumi.String(a.teamsMap(func(t Team) int { return divide(t.RequestsPerMinute, a.Replicas) })),
-			"concurrent.map": pulumi.String(a.teamsMap(func(t Team) int { return divide(t.ConcurrentRequests, a.Replicas) })),
-			"priorities.map": pulumi.String(a.teamsMap(Team.priorityClass)),
-		},
+		Data:     data,
 	}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err
@@ -217,19 +256,54 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, opts ...pulumi.
 	return config.Metadata.Name(), nil
 }
 
-func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, opts ...pulumi.ResourceOption) error {
+// staticFiles are those beside haproxy.cfg.
+func (a *AuthFrontArgs) staticFiles() map[string]string {
+	return map[string]string{
+		"usage.lua":      file("usage.lua"),
+		"models.map":     a.modelsMap(),
+		"backends.map":   a.backendsMap(),
+		"contexts.map":   a.contextsMap(),
+		"grants.map":     a.grantsMap(),
+		"limits.map":     a.teamsMap(func(t Team) int { return t.RequestsPerMinute }),
+		"concurrent.map": a.teamsMap(func(t Team) int { return t.ConcurrentRequests }),
+		"priorities.map": a.teamsMap(Team.priorityClass),
+	}
+}
+
+func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret, opts ...pulumi.ResourceOption) error {
 	const grace = 10 // seconds that Services and ingress controllers are given to forget a pod before it stops to listen
 	container := &corev1.ContainerArgs{
 		Name:            pulumi.String("haproxy"),
 		Image:           pulumi.String(a.Image),
 		Command:         pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
 		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)},
-		ReadinessProbe:  httpProbe(portNameHTTP, "/healthz", 5, 2),
-		LivenessProbe:   httpProbe(portNameHTTP, "/healthz", 10, 3),
+		ReadinessProbe:  a.probe(5, 2),
+		LivenessProbe:   a.probe(10, 3),
 		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(grace)}}},
 		Resources:       requests("250m", "1Gi"), // idle 30 MB; a body under inspection takes up to 32 MiB, so about 30 large ones at once
 		SecurityContext: restrictedContainer(),
 		VolumeMounts:    corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)},
+	}
+	volumes := corev1.VolumeArray{configVolume("config", config, 0o444), secretVolume("keys", keys)}
+	add := func(volume, path, secret string) {
+		volumes = append(volumes, secretVolume(volume, pulumi.String(secret)))
+		container.VolumeMounts = append(container.VolumeMounts.(corev1.VolumeMountArray), mount(volume, path, true))
+	}
+	if a.KeysSecret != "" {
+		add("own-keys", "/etc/haproxy-own-keys", a.KeysSecret)
+	}
+	if a.TLSSecret != "" {
+		add("tls", "/etc/haproxy-tls", a.TLSSecret)
+	}
+	if a.Replicas > 1 {
+		container.Ports = append(container.Ports.(corev1.ContainerPortArray), containerPort(portNameQueue, portQueue))
+	}
+	var sidecars corev1.ContainerArray
+	if a.OIDC != nil {
+		sidecars = append(sidecars, a.OIDC.container(signIn))
+		if a.OIDC.CABundle != "" {
+			volumes = append(volumes, configVolume("ca", pulumi.String(a.OIDC.CABundle), 0o444))
+		}
 	}
 	_, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, roleFront, name, name),
@@ -249,11 +323,9 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 						MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
 						LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
 					}},
-					Containers: corev1.ContainerArray{container},
-					Volumes: corev1.VolumeArray{
-						configVolume("config", config, 0o444),
-						&corev1.VolumeArgs{Name: pulumi.String("keys"), Secret: &corev1.SecretVolumeSourceArgs{SecretName: keys, DefaultMode: pulumi.Int(0o440)}},
-					},
+					InitContainers: sidecars, // they start first and end last
+					Containers:     corev1.ContainerArray{container},
+					Volumes:        volumes,
 				},
 			},
 		},
@@ -261,11 +333,20 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 	return err
 }
 
-// metricsService lets Prometheus find each front pod by DNS, without rights to ask the API server.
-func (a *AuthFrontArgs) metricsService(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
-	metadata := named(a.Namespace, roleFront, name, name+"-metrics")
+// probe asks the front whether it listens.
+func (a *AuthFrontArgs) probe(periodSeconds, failures int) *corev1.ProbeArgs {
+	probe := httpProbe(portNameHTTP, "/healthz", periodSeconds, failures)
+	if a.TLSSecret != "" {
+		probe.HttpGet.(*corev1.HTTPGetActionArgs).Scheme = pulumi.String("HTTPS")
+	}
+	return probe
+}
+
+// podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and they find each other.
+func (a *AuthFrontArgs) podsService(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
+	metadata := named(a.Namespace, roleFront, name, name+"-pods")
 	metadata.Annotations = skipAwait()
-	service, err := corev1.NewService(ctx, name+"-metrics", &corev1.ServiceArgs{Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
+	service, err := corev1.NewService(ctx, name+"-pods", &corev1.ServiceArgs{Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
 		ClusterIP: pulumi.String("None"),
 		Selector:  selectInstance(roleFront, name),
 		Ports:     corev1.ServicePortArray{tcpPort(portNameMetrics, portMetrics)},

@@ -18,8 +18,10 @@ type Expose struct {
 	Gateway      *Gateway
 }
 
-// LoadBalancer asks the cloud for an address. The front speaks plain HTTP there: use it on a private network.
+// LoadBalancer asks the cloud for an address. Without AuthFrontArgs.TLSSecret the front speaks plain HTTP there: use it on a private network.
 type LoadBalancer struct {
+	// Host is the name that leads to the address, for the endpoint's URL. Default: the address.
+	Host string
 	// SourceRanges that may connect, in CIDR notation. Default: all.
 	SourceRanges []string
 }
@@ -52,7 +54,7 @@ func (a *AuthFrontArgs) expose(ctx *pulumi.Context, name string, front *AuthFron
 		Type:     pulumi.String("ClusterIP"),
 		Selector: selectInstance(roleFront, name),
 		Ports: corev1.ServicePortArray{&corev1.ServicePortArgs{
-			Name: pulumi.String(portNameHTTP), Port: pulumi.Int(portService), TargetPort: pulumi.String(portNameHTTP), Protocol: pulumi.String("TCP"),
+			Name: pulumi.String(portNameHTTP), Port: pulumi.Int(a.servicePort()), TargetPort: pulumi.String(portNameHTTP), Protocol: pulumi.String("TCP"),
 		}},
 	}
 	if lb := a.Expose.LoadBalancer; lb != nil {
@@ -72,20 +74,42 @@ func (a *AuthFrontArgs) expose(ctx *pulumi.Context, name string, front *AuthFron
 	case a.Expose.Ingress != nil:
 		front.Endpoint = pulumi.String(a.Expose.Ingress.url()).ToStringOutput()
 		return a.ingress(ctx, name, service, opts...)
+	case a.Expose.LoadBalancer != nil && a.Expose.LoadBalancer.Host != "":
+		front.Endpoint = pulumi.String(a.scheme() + a.Expose.LoadBalancer.Host).ToStringOutput()
 	case a.Expose.LoadBalancer != nil:
 		front.Endpoint = service.Status.LoadBalancer().Ingress().Index(pulumi.Int(0)).ApplyT(func(address corev1.LoadBalancerIngress) string {
 			if address.Hostname != nil {
-				return "http://" + *address.Hostname
+				return a.scheme() + *address.Hostname
 			}
 			if address.Ip != nil {
-				return "http://" + *address.Ip
+				return a.scheme() + *address.Ip
 			}
 			return ""
 		}).(pulumi.StringOutput)
 	default:
-		front.Endpoint = pulumi.Sprintf("http://%s.%s.svc.%s", service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), a.ClusterDomain)
+		front.Endpoint = pulumi.Sprintf("%s%s.%s.svc.%s", a.scheme(), service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), a.ClusterDomain)
 	}
 	return nil
+}
+
+// https tells whether users reach the front by HTTPS, whoever ends it.
+func (a *AuthFrontArgs) https() bool {
+	return a.TLSSecret != "" || a.Expose.Gateway != nil || a.Expose.Ingress != nil && a.Expose.Ingress.TLSSecret != ""
+}
+
+// scheme and servicePort are those of the front itself.
+func (a *AuthFrontArgs) scheme() string {
+	if a.TLSSecret != "" {
+		return "https://"
+	}
+	return "http://"
+}
+
+func (a *AuthFrontArgs) servicePort() int {
+	if a.TLSSecret != "" {
+		return portServiceTLS
+	}
+	return portService
 }
 
 func (i *Ingress) url() string {
@@ -102,7 +126,7 @@ func (a *AuthFrontArgs) ingress(ctx *pulumi.Context, name string, service *corev
 	metadata.Annotations = pulumi.StringMap{
 		"nginx.ingress.kubernetes.io/proxy-read-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
 		"nginx.ingress.kubernetes.io/proxy-send-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
-		"nginx.ingress.kubernetes.io/proxy-body-size":           pulumi.String(fmt.Sprintf("%dm", bodyBytes>>20)),
+		"nginx.ingress.kubernetes.io/proxy-body-size":           pulumi.String(fmt.Sprintf("%dm", a.BodyMiB)),
 		"nginx.ingress.kubernetes.io/proxy-buffering":           pulumi.String("off"),
 		"nginx.ingress.kubernetes.io/proxy-request-buffering":   pulumi.String("off"),
 		"nginx.ingress.kubernetes.io/proxy-next-upstream-tries": pulumi.String("1"), // the front does the retries

@@ -3,6 +3,8 @@ package components
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,13 +22,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"ollama-k8s/internal/testcert"
 )
 
 // The front for real: our haproxy.cfg in a real HAProxy on loopback, before a stub server.
 
 func front() *AuthFrontArgs {
 	return &AuthFrontArgs{
-		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3,
+		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3, BodyMiB: 32,
 		Teams: []Team{
 			{Name: "ide"},
 			{Name: "batch", Models: []string{"tiny"}, Background: true},
@@ -34,7 +38,10 @@ func front() *AuthFrontArgs {
 			{Name: "narrow", ConcurrentRequests: 1},
 		},
 		Routes: []Route{
-			{Pool: "chat", Models: []string{"tiny", "org/big:70b"}, MaxPods: 4, Slots: 2, Contexts: map[string]int{"tiny": 8192}},
+			{
+				Pool: "chat", Models: []string{"tiny", "org/big:70b", "tiny-reviewer"}, MaxPods: 4, Slots: 2, Contexts: map[string]int{"tiny": 8192},
+				Runners: map[string]string{"tiny-reviewer": "tiny"},
+			},
 			{Pool: "embed", Models: []string{"embed:latest"}, MaxPods: 1, Slots: 1},
 		},
 	}
@@ -48,40 +55,79 @@ func tool(t *testing.T, variable string) string {
 	return path
 }
 
+// ports that a front listens on, on loopback.
+type ports struct{ api, metrics, queue, signedIn, oauth2Proxy int }
+
+func freePorts(t *testing.T) ports {
+	t.Helper()
+	return ports{freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)}
+}
+
 // writeFront writes the configuration as the front's pod sees it, but on loopback and with the given servers in place of DNS.
-func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, apiPort, metricsPort int, server string) string {
+func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports, server string, fronts ...ports) string {
 	t.Helper()
 	hosts := make([]string, len(a.Routes))
 	for i, route := range a.Routes {
 		hosts[i] = "ollama-" + route.Pool + "-pods.ollama.svc"
 	}
-	config, err := a.haproxyConfig(hosts)
+	config, err := a.haproxyConfig(hosts, "front-pods.ollama.svc")
 	require.NoError(t, err)
 	dir := t.TempDir()
 	config = strings.NewReplacer(
-		"/etc/haproxy-keys/", dir+"/", "/etc/haproxy/", dir+"/",
-		fmt.Sprintf("bind :%d", portAPI), fmt.Sprintf("bind 127.0.0.1:%d", apiPort),
-		fmt.Sprintf("bind :%d", portMetrics), fmt.Sprintf("bind 127.0.0.1:%d", metricsPort),
+		"/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/keys.map", dir+"/own-keys.map", "/etc/haproxy-tls", dir, "/etc/haproxy/", dir+"/",
+		fmt.Sprintf("bind :%d", portAPI), fmt.Sprintf("bind 127.0.0.1:%d", at.api),
+		fmt.Sprintf("bind :%d", portMetrics), fmt.Sprintf("bind 127.0.0.1:%d", at.metrics),
+		fmt.Sprintf("bind :%d", portQueue), fmt.Sprintf("bind 127.0.0.1:%d", at.queue),
+		fmt.Sprintf("self 127.0.0.1:%d", portQueue), fmt.Sprintf("self 127.0.0.1:%d", at.queue),
+		fmt.Sprintf("127.0.0.1:%d", portSignedIn), fmt.Sprintf("127.0.0.1:%d", at.signedIn),
+		fmt.Sprintf("dst_port %d", portSignedIn), fmt.Sprintf("dst_port %d", at.signedIn),
+		fmt.Sprintf("127.0.0.1:%d", portOAuth2Proxy), fmt.Sprintf("127.0.0.1:%d", at.oauth2Proxy),
 	).Replace(config)
 	if server != "" {
 		config = regexp.MustCompile(`server-template pod \d+ \S+`).ReplaceAllString(config, "server pod1 "+server)
 	}
-	for name, text := range map[string]string{
-		"haproxy.cfg": config, "keys.map": hashedKeys(keys), "models.map": a.modelsMap(), "contexts.map": a.contextsMap(), "grants.map": a.grantsMap(),
-		"limits.map":     a.teamsMap(func(t Team) int { return divide(t.RequestsPerMinute, a.Replicas) }),
-		"concurrent.map": a.teamsMap(func(t Team) int { return divide(t.ConcurrentRequests, a.Replicas) }),
-		"priorities.map": a.teamsMap(Team.priorityClass),
-	} {
+	if len(fronts) > 0 {
+		servers := ""
+		for i, front := range fronts {
+			servers += fmt.Sprintf("    server front%d 127.0.0.1:%d hash-key addr-port\n", i, front.queue)
+		}
+		config = regexp.MustCompile(`(?m)^ *server-template front .*\n`).ReplaceAllString(config, servers)
+	}
+	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	write("haproxy.cfg", config)
+	write("keys.map", hashedKeys(keys))
+	write("own-keys.map", hashedKeys(map[string]string{"batch": "key-managed-elsewhere"}))
+	for name, text := range a.staticFiles() {
+		write(name, text)
+	}
+	if a.TLSSecret != "" {
+		certificate, key := testcert.New(t)
+		write("tls.crt", certificate)
+		write("tls.key", key)
 	}
 	return filepath.Join(dir, "haproxy.cfg")
 }
 
 func TestHAProxyAcceptsItsConfigurationWithoutAWarning(t *testing.T) {
-	config := writeFront(t, front(), map[string]string{"ide": "k"}, 1, 2, "")
-	out, err := exec.Command(tool(t, "HAPROXY"), "-c", "-f", config).CombinedOutput()
-	require.NoError(t, err, string(out))
-	assert.NotContains(t, string(out), "WARNING")
+	for name, change := range map[string]func(*AuthFrontArgs){
+		"one front":      func(*AuthFrontArgs) {},
+		"several fronts": func(a *AuthFrontArgs) { a.Replicas = 3 },
+		"TLS":            func(a *AuthFrontArgs) { a.TLSSecret = "certificate" },
+		"several with TLS, keys from elsewhere and OIDC": func(a *AuthFrontArgs) {
+			a.Replicas, a.TLSSecret, a.KeysSecret, a.OIDC = 2, "certificate", "keys", &OIDC{ClientSecret: "c", Groups: map[string]string{"/ml": "ide", "role:a b": "batch"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := front()
+			change(args)
+			config := writeFront(t, args, map[string]string{"ide": "k"}, freePorts(t), "")
+			out, err := exec.Command(tool(t, "HAPROXY"), "-c", "-f", config).CombinedOutput()
+			require.NoError(t, err, string(out))
+			assert.NotContains(t, string(out), "WARNING")
+		})
+	}
 }
 
 func freePort(t *testing.T) int {
@@ -100,6 +146,7 @@ type seen struct {
 // running is a front in a real HAProxy, before a stub server.
 type running struct {
 	api, metrics string
+	client       *http.Client
 	log          *output
 	stop         func()
 }
@@ -125,15 +172,34 @@ func (o *output) String() string {
 // keys of the teams; ide's is being rotated.
 var keys = map[string]string{"ide/1": "key-ide", "ide/2": "key-ide-2", "batch/1": "key-batch", "slow/1": "key-slow", "narrow/1": "key-narrow"}
 
-// start runs HAProxy before a server, until the test ends or it is stopped.
+// start runs a front before a server, until the test ends or it is stopped.
 func start(t *testing.T, server http.HandlerFunc) *running {
 	t.Helper()
-	stub := httptest.NewServer(server)
-	t.Cleanup(stub.Close)
-	apiPort, metricsPort := freePort(t), freePort(t)
-	config := writeFront(t, front(), keys, apiPort, metricsPort, strings.TrimPrefix(stub.URL, "http://"))
+	return startAs(t, front(), freePorts(t), stub(t, server))
+}
+
+// stub is the address of a server.
+func stub(t *testing.T, server http.HandlerFunc) string {
+	t.Helper()
+	running := httptest.NewServer(server)
+	t.Cleanup(running.Close)
+	return strings.TrimPrefix(running.URL, "http://")
+}
+
+// startAs runs the front that the args describe.
+func startAs(t *testing.T, args *AuthFrontArgs, at ports, server string, fronts ...ports) *running {
+	t.Helper()
+	config := writeFront(t, args, keys, at, server, fronts...)
 	haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config)
-	r := &running{api: fmt.Sprintf("http://127.0.0.1:%d", apiPort), metrics: fmt.Sprintf("http://127.0.0.1:%d", metricsPort), log: &output{}}
+	r := &running{api: fmt.Sprintf("http://127.0.0.1:%d", at.api), metrics: fmt.Sprintf("http://127.0.0.1:%d", at.metrics), client: client, log: &output{}}
+	if args.TLSSecret != "" {
+		certificate, err := os.ReadFile(filepath.Join(filepath.Dir(config), "tls.crt"))
+		require.NoError(t, err)
+		trusted := x509.NewCertPool()
+		require.True(t, trusted.AppendCertsFromPEM(certificate))
+		r.api = strings.Replace(r.api, "http:", "https:", 1)
+		r.client = &http.Client{Timeout: client.Timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}}}
+	}
 	haproxy.Stdout, haproxy.Stderr = r.log, r.log
 	require.NoError(t, haproxy.Start())
 	r.stop = sync.OnceFunc(func() {
@@ -151,7 +217,7 @@ func start(t *testing.T, server http.HandlerFunc) *running {
 	})
 	require.Eventually(t, func() bool {
 		// Ready when the first health check has found the server.
-		response, err := client.Do(request(t, "GET", r.api+"/api/version", "key-ide", ""))
+		response, err := r.client.Do(request(t, "GET", r.api+"/api/version", "key-ide", ""))
 		if err != nil {
 			return false
 		}
@@ -388,7 +454,10 @@ func busyServer() (handler http.HandlerFunc, busy chan string, release chan stru
 			var body struct{ Prompt string }
 			_ = json.NewDecoder(r.Body).Decode(&body) // one without is as good
 			busy <- body.Prompt
-			<-release
+			select {
+			case <-release:
+			case <-r.Context().Done(): // the front has ended, so the test has
+			}
 		}
 		fmt.Fprint(w, "{}")
 	}, busy, release
@@ -397,7 +466,7 @@ func busyServer() (handler http.HandlerFunc, busy chan string, release chan stru
 // ask sends a chat in the background; its status, and the code of its error, arrive on the channel.
 func ask(t *testing.T, r *running, key, prompt string, answers chan<- string) {
 	go func() {
-		response, err := client.Do(request(t, "POST", r.api+"/api/chat", key, fmt.Sprintf(`{"model":"tiny","prompt":%q}`, prompt)))
+		response, err := r.client.Do(request(t, "POST", r.api+"/api/chat", key, fmt.Sprintf(`{"model":"tiny","prompt":%q}`, prompt)))
 		if err != nil {
 			answers <- err.Error()
 			return

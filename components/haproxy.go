@@ -12,33 +12,56 @@ type haproxyBackend struct {
 	Name    string
 	Host    string
 	MaxPods int
-	// Slots are this front's share of a pod's.
-	Slots int
+	Slots   int // of a pod
 }
 
-// haproxyConfig renders haproxy.cfg; hosts are the routes' hosts, in their order.
-func (a *AuthFrontArgs) haproxyConfig(hosts []string) (string, error) {
+// haproxyConfig renders haproxy.cfg; hosts are the routes' hosts, in their order, and fronts the host of the front's own pods.
+func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, error) {
 	var backends []haproxyBackend
 	for i, route := range a.Routes {
 		for _, model := range route.Models {
+			if route.runner(model) != model {
+				continue // it waits in that one's queue
+			}
 			slots := route.Slots
 			if own, ok := route.ModelSlots[model]; ok {
 				slots = own
 			}
-			backends = append(backends, haproxyBackend{
-				Name: backendName(route.Pool, model), Host: hosts[i] + "." + a.ClusterDomain, MaxPods: route.MaxPods, Slots: divide(slots, a.Replicas),
-			})
+			backends = append(backends, haproxyBackend{Name: backendName(route.Pool, model), Host: a.fullName(hosts[i]), MaxPods: route.MaxPods, Slots: slots})
 		}
 	}
-	return render("haproxy.cfg.tmpl", map[string]any{
+	values := map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
-		"AnswerSeconds": answerSeconds, "BodyBytes": bodyBytes, "BufferBytes": bodyBytes + 64<<10,
+		"AnswerSeconds": answerSeconds, "QueueSeconds": queueSeconds, "BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
-		"Catalog":  haproxyBackend{Host: hosts[0] + "." + a.ClusterDomain, MaxPods: a.Routes[0].MaxPods},
-		"Backends": backends,
-		// A front's share of the queue.
-		"QueueLength": divide(a.QueueLength, a.Replicas),
-	})
+		"Catalog":  haproxyBackend{Host: a.fullName(hosts[0]), MaxPods: a.Routes[0].MaxPods},
+		"Backends": backends, "QueueLength": a.QueueLength,
+		"UsageSize": strings.Count(a.grantsMap(), "\n") + 1, // a purge of a full table would forget counters
+		"OwnKeys":   a.KeysSecret != "",
+		"TLS":       "", "FrontsHost": "", "OIDC": nil,
+	}
+	if a.TLSSecret != "" {
+		values["TLS"] = " ssl crt @front/certificate alpn h2,http/1.1"
+	}
+	if a.Replicas > 1 {
+		values["FrontsHost"], values["QueuePort"] = a.fullName(fronts), portQueue
+		values["MaxFronts"] = a.Replicas + 1 // one more while a rollout goes on
+	}
+	if a.OIDC != nil {
+		values["OIDC"] = map[string]any{"Port": portOAuth2Proxy, "SignedInPort": portSignedIn, "Groups": a.OIDC.groups(), "Login": a.OIDC.ClientSecret != ""}
+	}
+	return render("haproxy.cfg.tmpl", values)
+}
+
+// fullName of a host: HAProxy resolves no other.
+func (a *AuthFrontArgs) fullName(host string) string { return host + "." + a.ClusterDomain }
+
+// runner is the model in whose queue a model's requests wait.
+func (r *Route) runner(model string) string {
+	if other, shared := r.Runners[model]; shared {
+		return other
+	}
+	return model
 }
 
 // backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy allows no slash.
@@ -46,50 +69,65 @@ func backendName(pool, model string) string {
 	return "model:" + pool + ":" + strings.ReplaceAll(model, "/", "_")
 }
 
-// modelsMap leads from every name of a model to its backend: Ollama reads a name without a tag as name:latest, and the other way round.
+// modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a name without a tag
+// as name:latest, and the other way round.
 func (a *AuthFrontArgs) modelsMap() string {
-	var lines []string
-	for _, route := range a.Routes {
-		for _, model := range route.Models {
-			backend := backendName(route.Pool, model)
-			lines = append(lines, model+" "+backend+"\n")
-			if name, latest := strings.CutSuffix(model, ":latest"); latest {
-				lines = append(lines, name+" "+backend+"\n")
-			} else if !strings.Contains(model[strings.LastIndex(model, "/")+1:], ":") {
-				lines = append(lines, model+":latest "+backend+"\n")
-			}
+	return a.modelLines(func(route *Route, model string) []string {
+		name := route.Pool + "/" + model
+		lines := []string{model + " " + name}
+		if short, latest := strings.CutSuffix(model, ":latest"); latest {
+			return append(lines, short+" "+name)
 		}
-	}
-	sort.Strings(lines)
-	return strings.Join(lines, "")
+		if !strings.Contains(model[strings.LastIndex(model, "/")+1:], ":") {
+			return append(lines, model+":latest "+name)
+		}
+		return lines
+	})
 }
 
-// contextsMap has the context of each backend's model, where it is known.
+// backendsMap leads from pool/model to the backend.
+func (a *AuthFrontArgs) backendsMap() string {
+	return a.modelLines(func(route *Route, model string) []string {
+		return []string{route.Pool + "/" + model + " " + backendName(route.Pool, route.runner(model))}
+	})
+}
+
+// contextsMap has the context of each model, where it is known.
 func (a *AuthFrontArgs) contextsMap() string {
-	var lines []string
-	for _, route := range a.Routes {
-		for model, tokens := range route.Contexts {
-			lines = append(lines, fmt.Sprintf("%s %d\n", backendName(route.Pool, model), tokens))
+	return a.modelLines(func(route *Route, model string) []string {
+		if tokens, known := route.Contexts[model]; known {
+			return []string{fmt.Sprintf("%s/%s %d", route.Pool, model, tokens)}
 		}
-	}
-	sort.Strings(lines)
-	return strings.Join(lines, "")
+		return nil
+	})
 }
 
-// grantsMap has a line for each team and backend that the team may use.
+// grantsMap has a line for each team and model that the team may use.
 func (a *AuthFrontArgs) grantsMap() string {
-	var lines []string
-	for _, team := range a.Teams {
-		for _, route := range a.Routes {
-			for _, model := range route.Models {
-				if team.mayUse(model) {
-					lines = append(lines, fmt.Sprintf("%s/%s 1\n", team.Name, backendName(route.Pool, model)))
-				}
+	return a.modelLines(func(route *Route, model string) (lines []string) {
+		for _, team := range a.Teams {
+			if team.mayUse(model) {
+				lines = append(lines, fmt.Sprintf("%s/%s/%s 1", team.Name, route.Pool, model))
 			}
+		}
+		return lines
+	})
+}
+
+// modelLines are the lines of all models, sorted.
+func (a *AuthFrontArgs) modelLines(of func(*Route, string) []string) string {
+	var lines []string
+	for i := range a.Routes {
+		for _, model := range a.Routes[i].Models {
+			lines = append(lines, of(&a.Routes[i], model)...)
 		}
 	}
 	sort.Strings(lines)
-	return strings.Join(lines, "")
+	var text strings.Builder
+	for _, line := range lines {
+		text.WriteString(line + "\n")
+	}
+	return text.String()
 }
 
 func (a *AuthFrontArgs) teamsMap(value func(Team) int) string {
@@ -116,9 +154,4 @@ func (t Team) priorityClass() int {
 		return 100
 	}
 	return 0
-}
-
-// divide shares n among parts, rounded up, so that a share is never 0: HAProxy counts per process.
-func divide(n, parts int) int {
-	return (n + parts - 1) / parts
 }

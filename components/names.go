@@ -24,15 +24,23 @@ const (
 
 // Ports, by number for containers and by name for everything that refers to them.
 const (
-	portOllama     = 11434 // Ollama's own default
-	portAPI        = 8080  // the front, unprivileged: HAProxy runs as a plain user
-	portMetrics    = 8404  // HAProxy's conventional exporter port
-	portPrometheus = 9090
-	portService    = 80 // the port that users see
+	portOllama      = 11434 // Ollama's own default
+	portAPI         = 8080  // the front, unprivileged: HAProxy runs as a plain user
+	portSignedIn    = 8081  // where oauth2-proxy sends who has signed in, on the pod's loopback only
+	portQueue       = 8082  // where one front takes what the others hand on
+	portOAuth2Proxy = 4180  // its own default, on the pod's loopback only
+	portMetrics     = 8404  // HAProxy's conventional exporter port
+	portPrometheus  = 9090
+	portService     = 80 // the port that users see
+	portServiceTLS  = 443
 
 	portNameHTTP    = "http"
 	portNameMetrics = "metrics"
+	portNameQueue   = "queue"
 )
+
+// teamsMetricsPath is where the front's metrics port tells the teams' use; haproxy.cfg.tmpl has it too.
+const teamsMetricsPath = "/metrics/teams"
 
 // modelsPath is where every pod that knows the store mounts it, so that OLLAMA_MODELS is the same everywhere.
 const modelsPath = "/models"

@@ -83,7 +83,7 @@ func NewObservability(ctx *pulumi.Context, name string, args *ObservabilityArgs,
 
 func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, observability *Observability, opts ...pulumi.ResourceOption) error {
 	config := a.MetricsHost.ToStringOutput().ApplyT(func(host string) (string, error) {
-		return render("prometheus.yml.tmpl", map[string]any{"Host": host, "Port": a.MetricsPort})
+		return render("prometheus.yml.tmpl", map[string]any{"Host": host, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath})
 	}).(pulumi.StringOutput)
 	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
 		Metadata: autonamed(a.Namespace, rolePrometheus, name),
@@ -159,8 +159,11 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	if _, err := apiextensions.NewCustomResource(ctx, name+"-monitor", &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("monitoring.coreos.com/v1"), Kind: pulumi.String("PodMonitor"), Metadata: metadata(),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
-			"selector":            pulumi.Map{"matchLabels": selectRole(roleFront)},
-			"podMetricsEndpoints": pulumi.Array{pulumi.Map{"port": pulumi.String(portNameMetrics), "interval": pulumi.String("15s")}},
+			"selector": pulumi.Map{"matchLabels": selectRole(roleFront)},
+			"podMetricsEndpoints": pulumi.Array{
+				pulumi.Map{"port": pulumi.String(portNameMetrics), "interval": pulumi.String("15s")},
+				pulumi.Map{"port": pulumi.String(portNameMetrics), "interval": pulumi.String("15s"), "path": pulumi.String(teamsMetricsPath)},
+			},
 		}},
 	}, opts...); err != nil {
 		return err

@@ -35,6 +35,10 @@ func configVolume(name string, configMap pulumi.StringPtrInput, mode int) *corev
 	}}
 }
 
+func secretVolume(name string, secret pulumi.StringPtrInput) *corev1.VolumeArgs {
+	return &corev1.VolumeArgs{Name: pulumi.String(name), Secret: &corev1.SecretVolumeSourceArgs{SecretName: secret, DefaultMode: pulumi.Int(0o440)}}
+}
+
 func claimVolume(name string, claim pulumi.StringInput, readOnly bool) *corev1.VolumeArgs {
 	return &corev1.VolumeArgs{Name: pulumi.String(name), PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSourceArgs{
 		ClaimName: claim, ReadOnly: pulumi.Bool(readOnly),

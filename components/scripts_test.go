@@ -330,7 +330,7 @@ func TestRulesAreValid(t *testing.T) {
 }
 
 func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
-	config, err := render("prometheus.yml.tmpl", map[string]any{"Host": "front-metrics.ollama.svc", "Port": portMetrics})
+	config, err := render("prometheus.yml.tmpl", map[string]any{"Host": "front-metrics.ollama.svc", "Port": portMetrics, "TeamsPath": teamsMetricsPath})
 	require.NoError(t, err)
 	dir := t.TempDir()
 	config = strings.ReplaceAll(config, "/etc/prometheus/", dir+"/")

@@ -71,7 +71,13 @@ func (c *Config) scaled(name string) bool {
 }
 
 func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*components.OllamaServer) *components.AuthFrontArgs {
-	args := &components.AuthFrontArgs{Namespace: namespace, Image: c.Images.HAProxy, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength}
+	args := &components.AuthFrontArgs{
+		Namespace: namespace, Image: c.Images.HAProxy, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength,
+		BodyMiB: c.Front.MaxBodyMiB, KeysSecret: c.Front.KeysSecret, TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC,
+	}
+	if args.OIDC != nil {
+		args.OIDC.Image = c.Images.OAuth2Proxy
+	}
 	for _, name := range c.teamNames() {
 		team := c.Teams[name]
 		args.Teams = append(args.Teams, components.Team{
@@ -81,11 +87,11 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 	for _, name := range c.poolNames() {
 		pool, server := c.Pools[name], servers[name]
 		args.Routes = append(args.Routes, components.Route{
-			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: c.slots(name), ModelSlots: c.modelSlots(name), Contexts: c.contexts(name),
+			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: c.slots(name), ModelSlots: c.modelSlots(name), Runners: c.runners(name), Contexts: c.contexts(name),
 		})
 	}
 	if lb := c.Expose.LoadBalancer; lb != nil {
-		args.Expose.LoadBalancer = &components.LoadBalancer{SourceRanges: lb.SourceRanges}
+		args.Expose.LoadBalancer = &components.LoadBalancer{Host: lb.Host, SourceRanges: lb.SourceRanges}
 	}
 	if in := c.Expose.Ingress; in != nil {
 		args.Expose.Ingress = &components.Ingress{Host: in.Host, ClassName: in.ClassName, TLSSecret: in.TLSSecret, ClusterIssuer: in.ClusterIssuer}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"ollama-k8s/components"
 	"ollama-k8s/internal/modelref"
@@ -14,6 +15,7 @@ func (c *Config) check() (problems []string) {
 	problems = append(problems, c.checkModels()...)
 	problems = append(problems, c.checkPools()...)
 	problems = append(problems, c.checkStore()...)
+	problems = append(problems, c.checkExpose()...)
 	problems = append(problems, c.checkTeams()...)
 	return append(problems, c.checkAutoscaling()...)
 }
@@ -118,9 +120,35 @@ func (c *Config) checkStore() (problems []string) {
 	return problems
 }
 
-func (c *Config) checkTeams() (problems []string) {
-	if in := c.Expose.Ingress; in != nil && in.ClusterIssuer != "" && in.TLSSecret == "" {
+func (c *Config) checkExpose() (problems []string) {
+	in := c.Expose.Ingress
+	if in != nil && in.ClusterIssuer != "" && in.TLSSecret == "" {
 		problems = append(problems, fmt.Sprintf("expose.ingress.tlsSecret: is missing: %s must know which Secret to put the certificate into", in.ClusterIssuer))
+	}
+	if c.Front.TLSSecret != "" && (in != nil || c.Expose.Gateway != nil) {
+		problems = append(problems, fmt.Sprintf("front.tlsSecret: %q makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it: leave it out, and give the certificate to those", c.Front.TLSSecret))
+	}
+	return problems
+}
+
+func (c *Config) checkTeams() (problems []string) {
+	named := map[string]bool{}
+	if c.OIDC != nil {
+		for _, group := range sortedKeys(c.OIDC.Groups) {
+			team := c.OIDC.Groups[group]
+			if group == "" || strings.ContainsAny(group, "',") || strings.ContainsFunc(group, unicode.IsControl) {
+				problems = append(problems, fmt.Sprintf("oidc.groups: %q cannot be a group's name here: use one without quotes, commas and control characters", group))
+			}
+			if _, known := c.Teams[team]; !known {
+				problems = append(problems, fmt.Sprintf("oidc.groups.%s: %q is no team: add it to teams, or correct the name", group, team))
+			}
+			named[team] = true
+		}
+	}
+	for _, name := range c.teamNames() {
+		if keys := c.Teams[name].Keys; keys != nil && len(keys) == 0 && !named[name] && c.Front.KeysSecret == "" {
+			problems = append(problems, fmt.Sprintf("teams.%s.keys: is empty, so nobody could ask for the team: leave it out for a key, or name the team in oidc.groups, or its keys in front.keysSecret", name))
+		}
 	}
 	served := []string{"*"}
 	for _, name := range c.poolNames() {

@@ -26,13 +26,14 @@ type Config struct {
 		Domain  string
 	}
 	Images struct {
-		Ollama, OllamaROCm, HAProxy, Prometheus string
+		Ollama, OllamaROCm, HAProxy, OAuth2Proxy, Prometheus string
 	}
 	Store         Store
 	Models        []Model
 	Pools         map[string]Pool
 	Teams         map[string]Team
-	Front         struct{ Replicas, QueueLength int }
+	Front         Front
+	OIDC          *components.OIDC
 	Expose        Expose
 	Observability struct {
 		Prometheus, ReleaseLabel, ServerURL string
@@ -104,11 +105,20 @@ type Team struct {
 	Priority                              string
 }
 
+// Front is what people may set of the front.
+type Front struct {
+	Replicas, QueueLength, MaxBodyMiB int
+	KeysSecret, TLSSecret             string
+}
+
 // Expose is how the front is reached from outside; at most one is set.
 type Expose struct {
-	LoadBalancer *struct{ SourceRanges []string }
-	Ingress      *struct{ Host, ClassName, TLSSecret, ClusterIssuer string }
-	Gateway      *struct{ Host, Name, Namespace, Listener string }
+	LoadBalancer *struct {
+		Host         string
+		SourceRanges []string
+	}
+	Ingress *struct{ Host, ClassName, TLSSecret, ClusterIssuer string }
+	Gateway *struct{ Host, Name, Namespace, Listener string }
 }
 
 // Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the

@@ -39,6 +39,7 @@ func TestAMinimalConfigGetsItsDefaults(t *testing.T) {
 	assert.Equal(t, 2, config.Front.Replicas)
 	assert.Equal(t, "none", config.Autoscaling.Engine)
 	assert.Nil(t, config.Expose.Ingress)
+	assert.Nil(t, config.OIDC)
 	assert.Nil(t, config.Expose.LoadBalancer)
 }
 
@@ -91,7 +92,12 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		"KEDA without the operator's address":    {map[string]string{"observability": `{"prometheus":"operator"}`, "autoscaling": `{"engine":"keda"}`}, `observability.serverURL: is missing`},
 		"a key that is missing":                  {map[string]string{"teams": ""}, `teams: is missing: set it (Teams, by name.`},
 		"no team at all":                         {map[string]string{"teams": `{}`}, `teams: {} is not allowed`},
-		"no valid key at all":                    {map[string]string{"teams": `{"dev":{"keys":[]}}`}, `teams.dev.keys: [] is not allowed`},
+		"no valid key at all":                    {map[string]string{"teams": `{"dev":{"keys":[]}}`}, `teams.dev.keys: is empty, so nobody could ask for the team`},
+		"HTTPS twice":                            {map[string]string{"front": `{"tlsSecret":"cert"}`, "expose": `{"ingress":{"host":"a"}}`}, `front.tlsSecret: "cert" makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it`},
+		"a group of no team":                     {map[string]string{"oidc": `{"issuerURL":"https://id","groups":{"/ml":"deev"}}`}, `oidc.groups./ml: "deev" is no team`},
+		"a group that no header can carry":       {map[string]string{"oidc": `{"issuerURL":"https://id","groups":{"a,b":"dev"}}`}, `oidc.groups: "a,b" cannot be a group's name here`},
+		"OIDC without an issuer":                 {map[string]string{"oidc": `{"groups":{"/ml":"dev"}}`}, `oidc.issuerURL: is missing`},
+		"an issuer that is no address":           {map[string]string{"oidc": `{"issuerURL":"id.example.com","groups":{"/ml":"dev"}}`}, `oidc.issuerURL: "id.example.com" is not allowed`},
 		"a key twice":                            {map[string]string{"teams": `{"dev":{"keys":[2,2]}}`}, `teams.dev.keys: [2,2] is not allowed`},
 		"a negative limit":                       {map[string]string{"teams": `{"dev":{"requestsPerMinute":-1}}`}, `teams.dev.requestsPerMinute: -1 is not allowed`},
 		"a registry without a path for models":   {map[string]string{"store": `{"registry":"https://host"}`}, `store.registry: "https://host" is not allowed`},

@@ -51,7 +51,7 @@ func goldens(t *testing.T) map[string]map[string]string {
 	}
 	files, err := filepath.Glob(filepath.Join(projectFolder, "stacks/testdata/stacks/*.yaml"))
 	require.NoError(t, err)
-	require.Len(t, files, 7)
+	require.Len(t, files, 8)
 	for _, file := range files {
 		values, err := stacks.ReadFile(file, pulumitest.Project)
 		require.NoError(t, err)

@@ -24,24 +24,47 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 	ctx.Export("models", pulumi.ToStringArray(models))
 
 	team, model := config.example()
+	key := pulumi.String("KEY").ToStringOutput()
+	if team != "" {
+		key = front.APIKeys.MapIndex(pulumi.String(team))
+	}
 	forward, base := "", front.Endpoint
 	if config.Expose == (Expose{}) {
 		// From outside the cluster the only way in is a tunnel.
-		forward = fmt.Sprintf("kubectl -n %s port-forward service/front 8080:80 & sleep 2; ", config.Namespace.Name)
-		base = pulumi.String("http://localhost:8080").ToStringOutput()
+		forward = fmt.Sprintf("kubectl -n %s port-forward service/front 8080:%d & sleep 2; ", config.Namespace.Name, config.frontPort())
+		base = pulumi.String(config.frontScheme() + "://localhost:8080").ToStringOutput()
 	}
 	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "Hello"}]}`, model)
 	ctx.Export("curl", pulumi.Sprintf("%scurl -s %s/v1/chat/completions -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '%s'",
-		forward, base, front.APIKeys.MapIndex(pulumi.String(team)), body))
+		forward, base, key, body))
 }
 
-// example is a team and a model that it may use.
+// example is a team that has a key of ours, if one has, and a model that it may use.
 func (c *Config) example() (team, model string) {
-	team = c.teamNames()[0]
-	for _, granted := range c.Teams[team].Models {
-		if granted != "*" {
-			return team, granted
+	model = c.Pools[c.poolNames()[0]].Models[0]
+	for _, name := range c.teamNames() {
+		if c.Teams[name].Keys != nil && len(c.Teams[name].Keys) == 0 {
+			continue
 		}
+		if granted := c.Teams[name].Models; len(granted) > 0 && granted[0] != "*" {
+			model = granted[0]
+		}
+		return name, model
 	}
-	return team, c.Pools[c.poolNames()[0]].Models[0]
+	return "", model
+}
+
+// frontPort and frontScheme are those of the front's Service.
+func (c *Config) frontPort() int {
+	if c.Front.TLSSecret != "" {
+		return 443
+	}
+	return 80
+}
+
+func (c *Config) frontScheme() string {
+	if c.Front.TLSSecret != "" {
+		return "https"
+	}
+	return "http"
 }

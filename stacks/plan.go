@@ -130,6 +130,21 @@ func (c *Config) modelSlots(name string) map[string]int {
 	return fewer
 }
 
+// runners name, for each model that is not the first of its weights in the pool, that first one: Ollama loads them once.
+func (c *Config) runners(name string) map[string]string {
+	first, shared := map[string]string{}, map[string]string{}
+	for _, model := range c.Pools[name].Models {
+		root, _, _ := c.origin(model)
+		weights := modelref.Normal(root.Name)
+		if other, loaded := first[weights]; loaded {
+			shared[model] = other
+		} else {
+			first[weights] = model
+		}
+	}
+	return shared
+}
+
 // contexts of the pool's models: what the plan says, else the pool's.
 func (c *Config) contexts(name string) map[string]int {
 	contexts := map[string]int{}

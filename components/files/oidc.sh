@@ -1,0 +1,19 @@
+#!/bin/sh
+# Runs oauth2-proxy, which ends when the identity provider does not answer at its start. Keys must work meanwhile, so the container stays
+# and tries again; until then HAProxy says that signing in is not possible.
+stop() {
+  trap - TERM
+  kill -TERM "$child" 2>/dev/null
+  wait "$child"
+  exit 0
+}
+trap stop TERM
+while :; do
+  oauth2-proxy --config=/etc/oauth2-proxy/oauth2-proxy.cfg &
+  child=$!
+  wait "$child"
+  echo "oauth2-proxy has ended: trying again in 5 s" >&2
+  sleep 5 &
+  child=$!
+  wait "$child"
+done
