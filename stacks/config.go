@@ -177,6 +177,9 @@ func problemsError(problems []string) error {
 
 // derive fills in what follows from other values.
 func (c *Config) derive() {
+	if c.OIDC != nil && c.OIDC.IssuerURL == "" {
+		c.OIDC = nil // {} is Pulumi.yaml's default; anything else the schema has refused
+	}
 	for name, pool := range c.Pools {
 		if pool.Models == nil && len(c.Pools) == 1 {
 			for _, m := range c.Models {

@@ -40,6 +40,12 @@ func TestAMinimalConfigGetsItsDefaults(t *testing.T) {
 	assert.Equal(t, "none", config.Autoscaling.Engine)
 	assert.Nil(t, config.Expose.Ingress)
 	assert.Nil(t, config.OIDC)
+
+	values := minimal()
+	values["oidc"] = `{}` // Pulumi.yaml's default
+	config, err = stacks.Load(values, project)
+	require.NoError(t, err)
+	assert.Nil(t, config.OIDC)
 	assert.Nil(t, config.Expose.LoadBalancer)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/auto"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
@@ -285,9 +286,13 @@ func (e *Engine) watch(step *progress.Step) *watching {
 
 // explain waits for the last event, and puts what the engine said of each resource in place of the CLI's whole output.
 func (w *watching) explain(err error) error {
-	<-w.done
 	if err == nil {
+		<-w.done
 		return nil
+	}
+	select {
+	case <-w.done:
+	case <-time.After(5 * time.Second): // of an operation that failed before it began, the events have no end
 	}
 	if len(w.errors) == 0 {
 		return err

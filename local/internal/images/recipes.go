@@ -91,6 +91,21 @@ var recipes = []recipe{
 		},
 	},
 	{
+		ref: "localhost/oauth2-proxy:7.15.6", tool: toolchain.OAuth2Proxy,
+		config: v1.Config{Entrypoint: []string{"/bin/oauth2-proxy"}, Env: []string{searchPath}, User: "65532"},
+		fill: func(r rootfs) error {
+			if err := r.program(toolchain.Path(toolchain.OAuth2Proxy), "bin/oauth2-proxy"); err != nil {
+				return err
+			}
+			return shell(r)
+		},
+	},
+	{
+		ref: "localhost/issuer:1", tool: toolchain.Issuer,
+		config: v1.Config{Entrypoint: []string{"/issuer"}, User: "65534"},
+		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Issuer), "issuer") },
+	},
+	{
 		ref:    "localhost/toolbox:1",
 		config: v1.Config{Cmd: []string{"/bin/sh"}, Env: []string{searchPath}},
 		fill:   shell,

@@ -23,6 +23,8 @@ const (
 	Pause            Name = "pause"
 	Registry         Name = "registry"
 	Agent            Name = "agent"
+	Issuer           Name = "issuer"
+	OAuth2Proxy      Name = "oauth2-proxy"
 	HAProxy          Name = "haproxy"
 	Prometheus       Name = "prometheus"
 	Promtool         Name = "promtool"
@@ -89,6 +91,11 @@ var tools = []tool{
 	{Pause, "1", goTool{}},
 	{Registry, "1", ownCommand{}},
 	{Agent, "1", ownCommand{}},
+	{Issuer, "1", ownCommand{}},
+	{OAuth2Proxy, "7.15.6", goTool{
+		source:  "github.com/oauth2-proxy/oauth2-proxy/v7",
+		ldflags: "-X github.com/oauth2-proxy/oauth2-proxy/v7/pkg/version.VERSION=v7.15.6",
+	}},
 	{HAProxy, "3.4", debianTool{
 		packages: []string{"haproxy"},
 		series:   "3.4.*", // the first with large buffers; Debian's stable has 2.6
