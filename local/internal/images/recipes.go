@@ -106,6 +106,11 @@ var recipes = []recipe{
 		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Issuer), "issuer") },
 	},
 	{
+		ref: "localhost/pacer:1", tool: toolchain.Pacer,
+		config: v1.Config{Entrypoint: []string{"/pacer"}, User: "65534"},
+		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Pacer), "pacer") },
+	},
+	{
 		ref:    "localhost/toolbox:1",
 		config: v1.Config{Cmd: []string{"/bin/sh"}, Env: []string{searchPath}},
 		fill:   shell,

@@ -24,6 +24,7 @@ const (
 	Registry         Name = "registry"
 	Agent            Name = "agent"
 	Issuer           Name = "issuer"
+	Pacer            Name = "pacer"
 	OAuth2Proxy      Name = "oauth2-proxy"
 	HAProxy          Name = "haproxy"
 	Prometheus       Name = "prometheus"
@@ -92,6 +93,7 @@ var tools = []tool{
 	{Registry, "1", ownCommand{}},
 	{Agent, "1", ownCommand{}},
 	{Issuer, "1", ownCommand{}},
+	{Pacer, "1", ownCommand{}},
 	{OAuth2Proxy, "7.15.6", goTool{
 		source:  "github.com/oauth2-proxy/oauth2-proxy/v7",
 		ldflags: "-X github.com/oauth2-proxy/oauth2-proxy/v7/pkg/version.VERSION=v7.15.6",
