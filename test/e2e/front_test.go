@@ -299,12 +299,6 @@ type connections struct {
 	most map[string]int
 }
 
-func (c *connections) reset() {
-	c.Lock()
-	defer c.Unlock()
-	clear(c.most)
-}
-
 // check that no server had more than its one slot taken.
 func (c *connections) check(t *testing.T) {
 	c.Lock()
