@@ -33,7 +33,11 @@ test: ## Run the tests: no cluster is needed
 .PHONY: e2e
 e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, real pods, real Ollama (as root)
 	OLLAMA_BIN=$$($(TOOL) ollama) go -C local test -count=1 -v ./registry
-	go test -tags e2e -count=1 -timeout 80m -v ./test/e2e
+	go test -tags e2e -count=1 -timeout 80m -v -run TestTheWholeStack ./test/e2e
+
+.PHONY: bench
+bench: bin/local ## Measure on the embedded cluster what the front costs, and what its queue gains (as root)
+	go test -tags e2e -count=1 -timeout 30m -v -run TestBench ./test/e2e
 
 .PHONY: render
 render: ## Print a stack's Kubernetes objects, secrets redacted (STACK=prod [CONFIG=file.yaml])
