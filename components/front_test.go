@@ -3,6 +3,7 @@ package components
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -512,6 +513,55 @@ func TestTheQueueHoldsWhatHasNoSlotAndIsBounded(t *testing.T) {
 	close(release)
 	for range 5 {
 		assert.Equal(t, "200", <-answers)
+	}
+}
+
+func TestAClientThatGoesAwayFreesItsSlot(t *testing.T) {
+	gone := make(chan struct{}, 20)
+	busy := make(chan struct{}, 20)
+	r := start(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/chat" { // whole answers: nothing is written, so nobody would notice by writing
+			_, err := io.ReadAll(r.Body)
+			assert.NoError(t, err)
+			busy <- struct{}{}
+			<-r.Context().Done()
+			gone <- struct{}{}
+			return
+		}
+		fmt.Fprint(w, "{}")
+	})
+	leave := []context.CancelFunc{}
+	send := func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		t.Cleanup(cancel)
+		leave = append(leave, cancel)
+		go func() {
+			response, err := client.Do(request(t, "POST", r.api+"/api/chat", "key-ide", `{"model":"tiny"}`).WithContext(ctx))
+			if err == nil {
+				response.Body.Close()
+			}
+		}()
+	}
+	send()
+	send()
+	<-busy
+	<-busy
+	send()
+	r.awaitQueue(t, "1")
+	leave[2]() // one that waits
+	r.awaitQueue(t, "0")
+	send()
+	r.awaitQueue(t, "1")
+	leave[0]() // one that is served
+	for _, of := range []struct {
+		what string
+		came chan struct{}
+	}{{"the server should be told that nobody waits for the answer", gone}, {"the next in the queue should have the slot", busy}} {
+		select {
+		case <-of.came:
+		case <-time.After(5 * time.Second):
+			t.Fatal(of.what)
+		}
 	}
 }
 

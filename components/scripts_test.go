@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -338,4 +339,29 @@ func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(file("rules.yml")), 0o600))
 	out, err := exec.Command(tool(t, "PROMTOOL"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput()
 	require.NoError(t, err, string(out))
+}
+
+func TestOAuth2ProxyIsTriedUntilTheProviderAnswersAndEndsWhenToldTo(t *testing.T) {
+	t.Parallel()
+	stub, err := filepath.Abs("testdata/oidc-stub")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	command := exec.Command("dash", "files/oidc.sh")
+	command.Env = []string{"PATH=" + stub + ":" + os.Getenv("PATH"), "STUB_DIR=" + dir}
+	require.NoError(t, command.Start())
+	defer func() { _ = command.Process.Kill() }()
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(filepath.Join(dir, "running"))
+		return err == nil
+	}, 20*time.Second, 50*time.Millisecond, "the second try")
+	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	select {
+	case err := <-ended:
+		assert.NoError(t, err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the script goes on after SIGTERM")
+	}
+	assert.FileExists(t, filepath.Join(dir, "ended"), "oauth2-proxy was told to end too")
 }

@@ -27,7 +27,7 @@ for module in $modules; do
   check "go mod verify $module" sh -c "cd $module && go list -m >/dev/null"
 done
 # shellcheck disable=SC2046 # file names of ours hold no spaces
-check "shellcheck" shellcheck $(git ls-files -co --exclude-standard '*.sh' components/testdata/stub/ollama .ci/run)
+check "shellcheck" shellcheck $(git ls-files -co --exclude-standard '*.sh' components/testdata/stub/ollama components/testdata/oidc-stub/oauth2-proxy .ci/run)
 # shellcheck disable=SC2046
 check "yamllint" yamllint -s $(git ls-files -co --exclude-standard '*.yaml' '*.yml' | grep -v /golden/)
 exit $failed
