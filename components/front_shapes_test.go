@@ -241,10 +241,14 @@ func TestTheUseOfEachTeamIsCounted(t *testing.T) {
 		`ollama_team_errors_total{team="ide",pool="chat",model="org/big:70b"} 0`,
 		`ollama_team_refused_total{team="slow"} 2`,
 		`ollama_team_requests_inflight{team="ide"} 0`,
+		`ollama_request_duration_seconds_count{pool="chat",model="org/big:70b"} 3`,
+		`ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="5"} 3`,
+		`ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="+Inf"} 3`,
 	} {
 		assert.Contains(t, text, line+"\n")
 	}
 	assert.Equal(t, 2, strings.Count(text, "\nollama_team_requests_total{"))
+	assert.Equal(t, 2, strings.Count(text, "\nollama_request_duration_seconds_sum{"))
 	assert.Equal(t, 3, strings.Count(text, "\nollama_team_refused_total{"), "ide, slow, batch")
 }
 
@@ -297,4 +301,26 @@ func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 	took := time.Since(began)
 	t.Logf("50 teams x 20 models x 5 pools: %d KiB, up after %d ms", size>>10, took.Milliseconds())
 	assert.Less(t, took, 2*time.Second)
+}
+
+func TestTheDurationOfARequestIsThatOfItsWholeAnswer(t *testing.T) {
+	r := start(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "{}")
+		if r.URL.Path == "/api/chat" {
+			w.(http.Flusher).Flush()
+			select {
+			case <-time.After(700 * time.Millisecond): // a stream
+			case <-r.Context().Done():
+			}
+		}
+	})
+	status, _ := r.answer(t, request(t, "POST", r.api+"/api/chat", "key-ide", `{"model":"tiny"}`))
+	require.Equal(t, 200, status)
+	var text string
+	require.Eventually(t, func() bool { // the front is done a little after the client is
+		_, text = r.answer(t, request(t, "GET", r.metrics+"/metrics/teams", "", ""))
+		return strings.Contains(text, `ollama_request_duration_seconds_count{pool="chat",model="tiny"} 1`)
+	}, 5*time.Second, 20*time.Millisecond, "%s", text)
+	assert.Contains(t, text, `ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="0.5"} 0`)
+	assert.Contains(t, text, `ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="2.5"} 1`)
 }

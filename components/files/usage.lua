@@ -1,5 +1,47 @@
--- The teams' use, as Prometheus reads it. The counters are kept by the rules of haproxy.cfg, in the tables "teams" and "usage"; this only
--- prints them. There are as many series as the config has teams and models, whatever clients send.
+-- What the teams use and how long it takes, as Prometheus reads it. The counters are kept by the rules of haproxy.cfg, in the tables "teams"
+-- and "usage"; how long requests take only their end tells, and that is taken down here. There are as many series as the config has teams and
+-- models, whatever clients send.
+
+-- Seconds, up to the 900 that a connection may be silent. A short answer takes one or two, a long one a minute.
+local bounds = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900 }
+local durations = {} -- by pool/model: count, sum, and for each bound how many took no longer
+
+local timer = { id = "usage", flags = filter.FLT_CFG_FL_HTX }
+timer.__index = timer
+
+function timer:new()
+  return setmetatable({ began = core.now() }, timer)
+end
+
+-- Called once for each direction of a request that ends, however it ends: a client that leaves counts too.
+function timer:end_analyze(txn, channel)
+  local usage = channel:is_resp() and txn:get_var("txn.usage") -- team/pool/model, of requests that were let in to a queue
+  if not usage then
+    return
+  end
+  local model = usage:match("^[^/]+/(.+)$")
+  local now = core.now()
+  local took = now.sec - self.began.sec + (now.usec - self.began.usec) / 1e6
+  local known = durations[model]
+  if not known then
+    known = { count = 0, sum = 0 }
+    for i in ipairs(bounds) do
+      known[i] = 0
+    end
+    durations[model] = known
+  end
+  known.count = known.count + 1
+  known.sum = known.sum + took
+  for i, bound in ipairs(bounds) do
+    if took <= bound then
+      known[i] = known[i] + 1
+    end
+  end
+end
+
+core.register_filter("usage", timer, function(class)
+  return class
+end)
 
 local by_model = {
   { name = "ollama_team_requests_total", help = "Requests of a team that were let in to a model's queue.", scale = 1 },
@@ -40,6 +82,19 @@ core.register_service("usage", "http", function(applet)
   family("ollama_team_requests_inflight", "gauge", "Requests of a team under way, waiting ones included.")
   for team, entry in pairs(entries("teams")) do
     table.insert(lines, string.format('ollama_team_requests_inflight{team="%s"} %d', quote(team), entry.conn_cur))
+  end
+
+  local name = "ollama_request_duration_seconds"
+  family(name, "histogram", "Seconds from a request to the last byte of its answer, the queue included.")
+  for key, known in pairs(durations) do
+    local pool, model = key:match("^([^/]+)/(.+)$")
+    local labels = string.format('pool="%s",model="%s"', quote(pool), quote(model))
+    for i, bound in ipairs(bounds) do
+      table.insert(lines, string.format('%s_bucket{%s,le="%.15g"} %d', name, labels, bound, known[i]))
+    end
+    table.insert(lines, string.format('%s_bucket{%s,le="+Inf"} %d', name, labels, known.count))
+    table.insert(lines, string.format("%s_sum{%s} %.15g", name, labels, known.sum))
+    table.insert(lines, string.format("%s_count{%s} %d", name, labels, known.count))
   end
 
   local body = table.concat(lines, "\n") .. "\n"

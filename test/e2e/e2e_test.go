@@ -245,7 +245,7 @@ func metricsArrive(t *testing.T) {
 	query := func(expression string) string {
 		return kubectl(t, "get", "--raw", "/api/v1/namespaces/ollama/services/observability-prometheus:http/proxy/api/v1/query?query="+expression)
 	}
-	for _, series := range []string{"ollama_queue_depth", "ollama_requests_inflight", "ollama_request_duration_seconds_count", "ollama_request_duration_seconds_average", "ollama_servers_up", "ollama_team_requests_total", "ollama_team_first_byte_seconds_total"} {
+	for _, series := range []string{"ollama_queue_depth", "ollama_requests_inflight", "ollama_responses_total", "ollama_request_duration_seconds_sum", "ollama_request_duration_seconds_bucket", "ollama_servers_up", "ollama_team_requests_total", "ollama_team_first_byte_seconds_total"} {
 		var answer string
 		assert.Eventually(t, func() bool {
 			answer = query(series)
