@@ -241,6 +241,8 @@ func TestTheUseOfEachTeamIsCounted(t *testing.T) {
 		`ollama_team_errors_total{team="ide",pool="chat",model="org/big:70b"} 0`,
 		`ollama_team_refused_total{team="slow"} 2`,
 		`ollama_team_requests_inflight{team="ide"} 0`,
+		`ollama_team_requests_per_minute_limit{team="slow"} 3`,
+		`ollama_team_requests_per_minute_limit{team="ide"} 0`,
 		`ollama_request_duration_seconds_count{pool="chat",model="org/big:70b"} 3`,
 		`ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="5"} 3`,
 		`ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="+Inf"} 3`,

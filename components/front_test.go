@@ -101,7 +101,7 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports
 	write("keys.map", hashedKeys(keys))
 	write("own-keys.map", hashedKeys(map[string]string{"batch": "key-managed-elsewhere"}))
 	for name, text := range a.staticFiles() {
-		write(name, text)
+		write(name, strings.ReplaceAll(text, "/etc/haproxy/", dir+"/"))
 	}
 	if a.TLSSecret != "" {
 		certificate, key := testcert.New(t)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -328,6 +329,19 @@ func TestRulesAreValid(t *testing.T) {
 	require.NoError(t, err, string(out))
 	out, err = exec.Command(tool(t, "PROMTOOL"), "test", "rules", "testdata/rules_test.yml").CombinedOutput()
 	require.NoError(t, err, string(out))
+}
+
+func TestEachAlertIsFiredByATestAndHasASectionInTheRunbook(t *testing.T) {
+	runbook, err := os.ReadFile("../docs/runbook.md")
+	require.NoError(t, err)
+	tests, err := os.ReadFile("testdata/rules_test.yml")
+	require.NoError(t, err)
+	alerts := regexp.MustCompile(`(?m)- alert: (\w+)$`).FindAllStringSubmatch(file("rules.yml"), -1)
+	require.NotEmpty(t, alerts)
+	for _, alert := range alerts {
+		assert.Contains(t, string(runbook), "\n## "+alert[1]+"\n")
+		assert.Regexp(t, `alertname: `+alert[1]+`\n +exp_alerts:( \[|\n +- )`, string(tests), "%s is expected to fire", alert[1])
+	}
 }
 
 func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {

@@ -58,6 +58,15 @@ local function entries(table_name)
   return core.proxies[table_name].stktable:dump()
 end
 
+-- The limits, as haproxy.cfg reads them: a team and a number on each line, 0 for none.
+local limits = {}
+for line in io.lines("/etc/haproxy/limits.map") do
+  local team, limit = line:match("^(%S+) (%d+)$")
+  if team then
+    limits[team] = tonumber(limit)
+  end
+end
+
 core.register_service("usage", "http", function(applet)
   local lines = {}
   local function family(name, kind, help)
@@ -82,6 +91,11 @@ core.register_service("usage", "http", function(applet)
   family("ollama_team_requests_inflight", "gauge", "Requests of a team under way, waiting ones included.")
   for team, entry in pairs(entries("teams")) do
     table.insert(lines, string.format('ollama_team_requests_inflight{team="%s"} %d', quote(team), entry.conn_cur))
+  end
+
+  family("ollama_team_requests_per_minute_limit", "gauge", "Requests per minute that a team may make; 0 for no limit.")
+  for team, limit in pairs(limits) do
+    table.insert(lines, string.format('ollama_team_requests_per_minute_limit{team="%s"} %d', quote(team), limit))
   end
 
   local name = "ollama_request_duration_seconds"
