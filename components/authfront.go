@@ -95,6 +95,8 @@ const (
 	answerSeconds = 900
 	// queueSeconds is how long a request waits for a slot: longer, and most clients have given up.
 	queueSeconds = 120
+	// lookSeconds is how long a new front looks for servers before it is ready without: ten times what it takes to resolve and check them.
+	lookSeconds = 20
 	// keyLength in characters of [A-Za-z0-9]: 238 bits.
 	keyLength = 40
 )
@@ -277,8 +279,8 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 		Image:           pulumi.String(a.Image),
 		Command:         pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
 		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)},
-		ReadinessProbe:  a.probe(5, 2),
-		LivenessProbe:   a.probe(10, 3),
+		ReadinessProbe:  httpProbe(portNameMetrics, "/readyz", 2, 2),
+		LivenessProbe:   a.liveness(),
 		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(grace)}}},
 		Resources:       requests("250m", "1Gi"), // idle 30 MB; a body under inspection takes up to 32 MiB, so about 30 large ones at once
 		SecurityContext: restrictedContainer(),
@@ -333,9 +335,9 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 	return err
 }
 
-// probe asks the front whether it listens.
-func (a *AuthFrontArgs) probe(periodSeconds, failures int) *corev1.ProbeArgs {
-	probe := httpProbe(portNameHTTP, "/healthz", periodSeconds, failures)
+// liveness asks the front whether it listens to its users.
+func (a *AuthFrontArgs) liveness() *corev1.ProbeArgs {
+	probe := httpProbe(portNameHTTP, "/healthz", 10, 3)
 	if a.TLSSecret != "" {
 		probe.HttpGet.(*corev1.HTTPGetActionArgs).Scheme = pulumi.String("HTTPS")
 	}

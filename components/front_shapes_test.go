@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,4 +326,41 @@ func TestTheDurationOfARequestIsThatOfItsWholeAnswer(t *testing.T) {
 	}, 5*time.Second, 20*time.Millisecond, "%s", text)
 	assert.Contains(t, text, `ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="0.5"} 0`)
 	assert.Contains(t, text, `ollama_request_duration_seconds_bucket{pool="chat",model="tiny",le="2.5"} 1`)
+}
+
+func TestAFrontIsReadyOnceItHasFoundAServerForEachModelOrHasLookedForLong(t *testing.T) {
+	t.Parallel()
+	var up atomic.Bool
+	server := stub(t, func(w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	readyz := func(own ports) (int, error) {
+		response, err := client.Do(request(t, "GET", fmt.Sprintf("http://127.0.0.1:%d/readyz", own.metrics), "", ""))
+		if err != nil {
+			return 0, err
+		}
+		response.Body.Close()
+		return response.StatusCode, nil
+	}
+	for _, found := range []bool{true, false} {
+		own := freePorts(t)
+		haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", writeFront(t, front(), keys, own, server))
+		require.NoError(t, haproxy.Start())
+		defer func() {
+			_ = haproxy.Process.Kill()
+			_ = haproxy.Wait() // killed on purpose
+		}()
+		began := time.Now()
+		require.Eventually(t, func() bool { status, err := readyz(own); return err == nil && status == 503 }, 10*time.Second, 10*time.Millisecond)
+		up.Store(found)
+		require.Eventually(t, func() bool { status, err := readyz(own); return err == nil && status == 200 }, 40*time.Second, 50*time.Millisecond)
+		if found {
+			assert.Less(t, time.Since(began), 10*time.Second)
+		} else {
+			assert.GreaterOrEqual(t, time.Since(began), (lookSeconds-1)*time.Second)
+		}
+		up.Store(false)
+	}
 }

@@ -32,7 +32,7 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 	}
 	values := map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
-		"AnswerSeconds": answerSeconds, "QueueSeconds": queueSeconds, "BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10,
+		"AnswerSeconds": answerSeconds, "QueueSeconds": queueSeconds, "LookSeconds": lookSeconds, "BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
 		"Catalog":  haproxyBackend{Host: a.fullName(hosts[0]), MaxPods: a.Routes[0].MaxPods},
 		"Backends": backends, "QueueLength": a.QueueLength,
