@@ -448,29 +448,38 @@ func noisyNeighbour(t *testing.T) {
 		}
 		return times
 	}
-	quiet := measure()
-	done := make(chan struct{})
-	var running sync.WaitGroup
 	statuses := map[int]int{}
-	running.Go(func() {
-		ticker := time.NewTicker(200 * time.Millisecond) // 300 a minute, ten times its limit
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-				status, _ := askAt(t, front, "POST", "/v1/chat/completions", outputs["KEY_NOISY"], `{"model":"tiny-endless","max_tokens":8,"messages":[{"role":"user","content":"Hello"}]}`)
-				statuses[status]++
+	flood := func() (stop func()) {
+		done := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() {
+			ticker := time.NewTicker(200 * time.Millisecond) // 300 a minute, ten times its limit
+			defer ticker.Stop()
+			for {
+				select {
+				case <-done:
+					return
+				case <-ticker.C:
+					status, _ := askAt(t, front, "POST", "/v1/chat/completions", outputs["KEY_NOISY"], `{"model":"tiny-endless","max_tokens":8,"messages":[{"role":"user","content":"Hello"}]}`)
+					statuses[status]++
+				}
 			}
-		}
-	})
-	noisy := measure()
-	close(done)
-	running.Wait()
-	q, n := percentile(quiet, 0.99), percentile(noisy, 0.99)
-	t.Logf("p50 %.1f ms quiet, %.1f ms beside the flood; p99 %.1f ms quiet, %.1f ms: %.2f; the flood: %v", ms(percentile(quiet, 0.5)), ms(percentile(noisy, 0.5)), ms(q), ms(n), float64(n)/float64(q), statuses)
-	assert.Less(t, float64(n), 1.5*float64(q))
+		})
+		return func() { close(done); running.Wait() }
+	}
+	// In turns, for the machine has moods of its own; what counts is the median of the ratios.
+	var ratios []float64
+	for range 3 {
+		quiet := measure()
+		stop := flood()
+		noisy := measure()
+		stop()
+		q, n := percentile(quiet, 0.99), percentile(noisy, 0.99)
+		ratios = append(ratios, float64(n)/float64(q))
+		t.Logf("p50 %.1f ms quiet, %.1f ms beside the flood; p99 %.1f ms quiet, %.1f ms: %.2f; the flood: %v", ms(percentile(quiet, 0.5)), ms(percentile(noisy, 0.5)), ms(q), ms(n), ratios[len(ratios)-1], statuses)
+	}
+	slices.Sort(ratios)
+	assert.Less(t, ratios[1], 1.5)
 	assert.NotZero(t, statuses[429], "the flood should be over its limit")
 }
 
