@@ -82,6 +82,9 @@ type AuthFront struct {
 
 	// Endpoint is the base URL that clients use.
 	Endpoint pulumi.StringOutput
+	// Scheme and ServicePort are those of the front's own Service, whatever stands before it.
+	Scheme      string
+	ServicePort int
 	// APIKeys are the teams' keys, by team. Secret.
 	APIKeys pulumi.StringMapOutput
 	// MetricsHost resolves to the address of every front pod, and MetricsPort is where its exporter listens.
@@ -118,7 +121,7 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 		return nil, fmt.Errorf("AuthFront %s: routes is empty: nothing could answer", name)
 	}
 
-	front := &AuthFront{MetricsPort: portMetrics}
+	front := &AuthFront{MetricsPort: portMetrics, Scheme: a.scheme(), ServicePort: a.servicePort()}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:AuthFront", name, pulumi.Map{
 		"namespace": a.Namespace, "image": pulumi.String(a.Image), "replicas": pulumi.Int(a.Replicas),
 	}, front, opts...); err != nil {

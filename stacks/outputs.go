@@ -31,8 +31,8 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 	forward, base := "", front.Endpoint
 	if config.Expose == (Expose{}) {
 		// From outside the cluster the only way in is a tunnel.
-		forward = fmt.Sprintf("kubectl -n %s port-forward service/front 8080:%d & sleep 2; ", config.Namespace.Name, config.frontPort())
-		base = pulumi.String(config.frontScheme() + "://localhost:8080").ToStringOutput()
+		forward = fmt.Sprintf("kubectl -n %s port-forward service/front 8080:%d & sleep 2; ", config.Namespace.Name, front.ServicePort)
+		base = pulumi.String(front.Scheme + "localhost:8080").ToStringOutput()
 	}
 	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "Hello"}]}`, model)
 	ctx.Export("curl", pulumi.Sprintf("%scurl -s %s/v1/chat/completions -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '%s'",
@@ -52,19 +52,4 @@ func (c *Config) example() (team, model string) {
 		return name, model
 	}
 	return "", model
-}
-
-// frontPort and frontScheme are those of the front's Service.
-func (c *Config) frontPort() int {
-	if c.Front.TLSSecret != "" {
-		return 443
-	}
-	return 80
-}
-
-func (c *Config) frontScheme() string {
-	if c.Front.TLSSecret != "" {
-		return "https"
-	}
-	return "http"
 }

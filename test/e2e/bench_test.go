@@ -8,7 +8,6 @@ import "testing"
 func TestBench(t *testing.T) {
 	mustUp(t)
 	t.Run("one queue", oneQueue)
-	mustUp(t)
 	t.Run("up", streamsUp)
 	t.Run("cost", overhead)
 	t.Run("a flooding team", noisyNeighbour)
