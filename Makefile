@@ -27,7 +27,7 @@ down: bin/local ## Stop that cluster and remove what it left on the machine, but
 .PHONY: test
 test: ## Run the tests: no cluster is needed
 	@tools/debian-packages.sh dash
-	@HAPROXY=$$($(TOOL) haproxy) PROMTOOL=$$($(TOOL) promtool) && export HAPROXY PROMTOOL && \
+	@HAPROXY=$$($(TOOL) haproxy) PROMTOOL=$$($(TOOL) promtool) JSON_EXPORTER=$$($(TOOL) json-exporter) && export HAPROXY PROMTOOL JSON_EXPORTER && \
 	go test ./... && go -C local test ./...
 
 .PHONY: e2e

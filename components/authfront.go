@@ -41,6 +41,8 @@ type Route struct {
 	Host pulumi.StringInput
 	// MaxPods is the largest number of pods that the pool will have.
 	MaxPods int
+	// Idle tells that the pool may have no pod at times, and gets one when it is asked. Default: false.
+	Idle bool
 	// Slots is the number of requests that one pod answers at a time, for each model.
 	Slots int
 	// ModelSlots are the slots of models that Ollama gives another number: embedding models and some others take one request at a time.
@@ -265,6 +267,7 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.S
 func (a *AuthFrontArgs) staticFiles() map[string]string {
 	return map[string]string{
 		"usage.lua":      file("usage.lua"),
+		"wake.lua":       file("wake.lua"),
 		"models.map":     a.modelsMap(),
 		"backends.map":   a.backendsMap(),
 		"contexts.map":   a.contextsMap(),
@@ -318,21 +321,18 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
 				MaxSurge: pulumi.Int(1), MaxUnavailable: pulumi.Int(0),
 			}},
-			Template: &corev1.PodTemplateSpecArgs{
-				Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleFront, name)},
-				Spec: &corev1.PodSpecArgs{
-					AutomountServiceAccountToken:  pulumi.Bool(false),
-					SecurityContext:               restrictedPod(uidHAProxy),
-					TerminationGracePeriodSeconds: pulumi.Int(grace + answerSeconds + 20),
-					TopologySpreadConstraints: corev1.TopologySpreadConstraintArray{&corev1.TopologySpreadConstraintArgs{
-						MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
-						LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
-					}},
-					InitContainers: sidecars, // they start first and end last
-					Containers:     corev1.ContainerArray{container},
-					Volumes:        volumes,
-				},
-			},
+			Template: podTemplate(labels(roleFront, name), &corev1.PodSpecArgs{
+				AutomountServiceAccountToken:  pulumi.Bool(false),
+				SecurityContext:               restrictedPod(uidHAProxy),
+				TerminationGracePeriodSeconds: pulumi.Int(grace + answerSeconds + 20),
+				TopologySpreadConstraints: corev1.TopologySpreadConstraintArray{&corev1.TopologySpreadConstraintArgs{
+					MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
+					LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
+				}},
+				InitContainers: sidecars, // they start first and end last
+				Containers:     corev1.ContainerArray{container},
+				Volumes:        volumes,
+			}),
 		},
 	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: serverTimeout, Update: serverTimeout})}, opts...)...)
 	return err

@@ -27,12 +27,14 @@ type AutoscalingArgs struct {
 	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
 	WorkloadKind string
 	WorkloadName pulumi.StringInput
-	// Min and Max replicas.
+	// Min and Max replicas. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a request comes.
 	Min, Max int
 	// Slots is the number of requests that one pod answers at a time, for each model.
 	Slots int
 	// QueryURL is where KEDA asks Prometheus.
 	QueryURL pulumi.StringInput
+	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit). Default: 900.
+	QuietSeconds int
 }
 
 // Autoscaling is one pool's autoscaler.
@@ -43,10 +45,14 @@ type Autoscaling struct {
 const (
 	// loadMetric counts requests in flight and queued: a queue alone is 0 until every slot is taken, and would flap.
 	loadMetric = "ollama_requests_inflight"
+	// wakeMetric is above 0 for two minutes after a request: most looks at a pool that is asked now and then find nothing in flight.
+	wakeMetric = "ollama_requests_per_second"
 	// loadPercent of a pod's slots is the target: a new pod takes minutes to start, so ask for it before the last slot is taken.
 	loadPercent = 75
-	// Up at once, one pod in 2 min (a pod needs about that to load its model); down after 15 quiet minutes, one pod in 5 min.
-	scaleUpPeriod, scaleDownPeriod, scaleDownWindow = 120, 300, 900
+	// scaleUpPeriod in seconds: a pool may double once in the time that a pod needs to load its model, and see what that gains.
+	scaleUpPeriod = 120
+	// pollSeconds is how often KEDA looks whether an idle pool is asked for.
+	pollSeconds = 5
 )
 
 // NewAutoscaling makes the pool's autoscaler. The Deployment that it scales must leave its replicas alone.
@@ -55,11 +61,12 @@ func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opt
 	if a.Engine != EngineHPA && a.Engine != EngineKEDA {
 		return nil, fmt.Errorf("Autoscaling %s: engine is %q: use %s or %s", name, a.Engine, EngineHPA, EngineKEDA)
 	}
-	if a.Min < 1 || a.Max < a.Min {
-		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1, max at least min", name, a.Min, a.Max)
+	if a.Min < 0 || a.Min == 0 && a.Engine != EngineKEDA || a.Max < max(a.Min, 1) {
+		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name, a.Min, a.Max, EngineKEDA)
 	}
 
 	setDefault(&a.WorkloadKind, "Deployment")
+	setDefault(&a.QuietSeconds, 900)
 	autoscaling := &Autoscaling{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:Autoscaling", name, pulumi.Map{
 		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(a.Min), "max": pulumi.Int(a.Max),
@@ -81,11 +88,27 @@ func (a *AutoscalingArgs) target() string {
 	return strconv.FormatFloat(float64(a.Slots*loadPercent/10)/10, 'f', 1, 64)
 }
 
+// A policy limits how many pods come or go in a period.
+type scalingPolicy struct {
+	kind           string // Pods, or Percent of those that are there
+	value, seconds int
+}
+
+// up and down are the same for both engines, which both end in a HorizontalPodAutoscaler.
+func (a *AutoscalingArgs) up() []scalingPolicy {
+	return []scalingPolicy{{"Pods", 1, scaleUpPeriod}, {"Percent", 100, scaleUpPeriod}} // the one that allows more
+}
+
+func (a *AutoscalingArgs) down() []scalingPolicy {
+	return []scalingPolicy{{"Pods", 1, a.QuietSeconds / 3}}
+}
+
 func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
-	policy := func(period int) autoscalingv2.HPAScalingPolicyArray {
-		return autoscalingv2.HPAScalingPolicyArray{&autoscalingv2.HPAScalingPolicyArgs{
-			Type: pulumi.String("Pods"), Value: pulumi.Int(1), PeriodSeconds: pulumi.Int(period),
-		}}
+	policies := func(list []scalingPolicy) (all autoscalingv2.HPAScalingPolicyArray) {
+		for _, p := range list {
+			all = append(all, &autoscalingv2.HPAScalingPolicyArgs{Type: pulumi.String(p.kind), Value: pulumi.Int(p.value), PeriodSeconds: pulumi.Int(p.seconds)})
+		}
+		return all
 	}
 	_, err := autoscalingv2.NewHorizontalPodAutoscaler(ctx, name, &autoscalingv2.HorizontalPodAutoscalerArgs{
 		Metadata: named(a.Namespace, roleServer, name, name),
@@ -96,7 +119,7 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 			MinReplicas: pulumi.Int(a.Min),
 			MaxReplicas: pulumi.Int(a.Max),
 			Metrics: autoscalingv2.MetricSpecArray{&autoscalingv2.MetricSpecArgs{
-				// External, not Pods: the number is the front's, not the scaled pods'.
+				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the replicas as they are.
 				Type: pulumi.String("External"),
 				External: &autoscalingv2.ExternalMetricSourceArgs{
 					Metric: &autoscalingv2.MetricIdentifierArgs{
@@ -107,8 +130,8 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 				},
 			}},
 			Behavior: &autoscalingv2.HorizontalPodAutoscalerBehaviorArgs{
-				ScaleUp:   &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(0), Policies: policy(scaleUpPeriod)},
-				ScaleDown: &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(scaleDownWindow), Policies: policy(scaleDownPeriod)},
+				ScaleUp:   &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(0), Policies: policies(a.up())},
+				ScaleDown: &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(a.QuietSeconds), Policies: policies(a.down())},
 			},
 		},
 	}, opts...)
@@ -116,9 +139,31 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 }
 
 func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
-	policy := func(period int) pulumi.Array {
-		return pulumi.Array{pulumi.Map{"type": pulumi.String("Pods"), "value": pulumi.Int(1), "periodSeconds": pulumi.Int(period)}}
+	policies := func(list []scalingPolicy) (all pulumi.Array) {
+		for _, p := range list {
+			all = append(all, pulumi.Map{"type": pulumi.String(p.kind), "value": pulumi.Int(p.value), "periodSeconds": pulumi.Int(p.seconds)})
+		}
+		return all
 	}
+	trigger := func(metric, threshold string) pulumi.Map {
+		return pulumi.Map{
+			"type":       pulumi.String("prometheus"),
+			"metricType": pulumi.String("AverageValue"),
+			"metadata": pulumi.Map{
+				"serverAddress": a.QueryURL,
+				"query":         pulumi.Sprintf("sum(%s{namespace=%q,pool=%q})", metric, a.Namespace, a.Pool),
+				"threshold":     pulumi.String(threshold),
+				// No number is not 0: a Prometheus that has just started knows nothing yet.
+				"ignoreNullValues": pulumi.String("false"),
+			},
+		}
+	}
+	triggers := pulumi.Array{trigger(loadMetric, a.target())}
+	if a.Min == 0 {
+		// So high a threshold never asks for more than the one pod that keeps the pool awake.
+		triggers = append(triggers, trigger(wakeMetric, "1000000"))
+	}
+	// There is no fallback: without numbers both KEDA and the HPA leave the replicas as they are, and that is what is wanted.
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("keda.sh/v1alpha1"), Kind: pulumi.String("ScaledObject"),
 		Metadata: named(a.Namespace, roleServer, name, name),
@@ -126,18 +171,14 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 			"scaleTargetRef":  pulumi.Map{"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName},
 			"minReplicaCount": pulumi.Int(a.Min),
 			"maxReplicaCount": pulumi.Int(a.Max),
-			"triggers": pulumi.Array{pulumi.Map{
-				"type":       pulumi.String("prometheus"),
-				"metricType": pulumi.String("AverageValue"),
-				"metadata": pulumi.Map{
-					"serverAddress": a.QueryURL,
-					"query":         pulumi.Sprintf("sum(%s{pool=%q})", loadMetric, a.Pool),
-					"threshold":     pulumi.String(a.target()),
-				},
-			}},
+			"pollingInterval": pulumi.Int(pollSeconds),
+			"cooldownPeriod":  pulumi.Int(a.QuietSeconds),
+			// A new pool has never been active: let it live as long as one that was.
+			"initialCooldownPeriod": pulumi.Int(a.QuietSeconds),
+			"triggers":              triggers,
 			"advanced": pulumi.Map{"horizontalPodAutoscalerConfig": pulumi.Map{"behavior": pulumi.Map{
-				"scaleUp":   pulumi.Map{"stabilizationWindowSeconds": pulumi.Int(0), "policies": policy(scaleUpPeriod)},
-				"scaleDown": pulumi.Map{"stabilizationWindowSeconds": pulumi.Int(scaleDownWindow), "policies": policy(scaleDownPeriod)},
+				"scaleUp":   pulumi.Map{"stabilizationWindowSeconds": pulumi.Int(0), "policies": policies(a.up())},
+				"scaleDown": pulumi.Map{"stabilizationWindowSeconds": pulumi.Int(a.QuietSeconds), "policies": policies(a.down())},
 			}}},
 		}},
 	}, opts...)

@@ -190,7 +190,12 @@ func stub(t *testing.T, server http.HandlerFunc) string {
 // startAs runs the front that the args describe.
 func startAs(t *testing.T, args *AuthFrontArgs, at ports, server string, fronts ...ports) *running {
 	t.Helper()
-	config := writeFront(t, args, keys, at, server, fronts...)
+	return startFile(t, args, at, writeFront(t, args, keys, at, server, fronts...))
+}
+
+// startFile runs the front that the file config describes.
+func startFile(t *testing.T, args *AuthFrontArgs, at ports, config string) *running {
+	t.Helper()
 	haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config)
 	r := &running{api: fmt.Sprintf("http://127.0.0.1:%d", at.api), metrics: fmt.Sprintf("http://127.0.0.1:%d", at.metrics), client: client, log: &output{}}
 	if args.TLSSecret != "" {

@@ -13,6 +13,7 @@ type haproxyBackend struct {
 	Host    string
 	MaxPods int
 	Slots   int // of a pod
+	Idle    bool
 }
 
 // haproxyConfig renders haproxy.cfg; hosts are the routes' hosts, in their order, and fronts the host of the front's own pods.
@@ -27,14 +28,18 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 			if own, ok := route.ModelSlots[model]; ok {
 				slots = own
 			}
-			backends = append(backends, haproxyBackend{Name: backendName(route.Pool, model), Host: a.fullName(hosts[i]), MaxPods: route.MaxPods, Slots: slots})
+			backends = append(backends, haproxyBackend{Name: backendName(route.Pool, model), Host: a.fullName(hosts[i]), MaxPods: route.MaxPods, Slots: slots, Idle: route.Idle})
 		}
+	}
+	catalog := 0 // a pool that is always there, if there is one
+	for catalog < len(a.Routes)-1 && a.Routes[catalog].Idle {
+		catalog++
 	}
 	values := map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
 		"AnswerSeconds": answerSeconds, "QueueSeconds": queueSeconds, "LookSeconds": lookSeconds, "BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
-		"Catalog":  haproxyBackend{Host: a.fullName(hosts[0]), MaxPods: a.Routes[0].MaxPods},
+		"Catalog":  haproxyBackend{Host: a.fullName(hosts[catalog]), MaxPods: a.Routes[catalog].MaxPods},
 		"Backends": backends, "QueueLength": a.QueueLength,
 		"UsageSize": strings.Count(a.grantsMap(), "\n") + 1, // a purge of a full table would forget counters
 		"OwnKeys":   a.KeysSecret != "",
@@ -66,7 +71,7 @@ func (r *Route) runner(model string) string {
 
 // backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy allows no slash.
 func backendName(pool, model string) string {
-	return "model:" + pool + ":" + strings.ReplaceAll(model, "/", "_")
+	return "model:" + pool + ":" + metricModel(model)
 }
 
 // modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a name without a tag

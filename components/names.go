@@ -20,6 +20,8 @@ const (
 	roleServer     role = "ollama-server"
 	roleFront      role = "auth-front"
 	rolePrometheus role = "prometheus"
+	roleExporter   role = "json-exporter"
+	roleDCGM       role = "dcgm-exporter"
 )
 
 // Ports, by number for containers and by name for everything that refers to them.
@@ -31,7 +33,9 @@ const (
 	portOAuth2Proxy = 4180  // its own default, on the pod's loopback only
 	portMetrics     = 8404  // HAProxy's conventional exporter port
 	portPrometheus  = 9090
-	portService     = 80 // the port that users see
+	portExporter    = 7979 // json_exporter's own default
+	portDCGM        = 9400 // dcgm-exporter's own default
+	portService     = 80   // the port that users see
 	portServiceTLS  = 443
 
 	portNameHTTP    = "http"

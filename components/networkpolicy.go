@@ -36,9 +36,12 @@ func tcp(port int) *networkingv1.NetworkPolicyPortArgs {
 	return &networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(port), Protocol: pulumi.String("TCP")}
 }
 
-// podsOf are the pods of a role in the same namespace.
-func podsOf(r role) networkingv1.NetworkPolicyPeerArray {
-	return networkingv1.NetworkPolicyPeerArray{&networkingv1.NetworkPolicyPeerArgs{PodSelector: &metav1.LabelSelectorArgs{MatchLabels: selectRole(r)}}}
+// podsOf are the pods of some roles in the same namespace.
+func podsOf(roles ...role) (peers networkingv1.NetworkPolicyPeerArray) {
+	for _, r := range roles {
+		peers = append(peers, &networkingv1.NetworkPolicyPeerArgs{PodSelector: &metav1.LabelSelectorArgs{MatchLabels: selectRole(r)}})
+	}
+	return peers
 }
 
 // anyNamespace are all pods of the cluster, but nothing outside it.

@@ -39,6 +39,8 @@ type OllamaServerArgs struct {
 	KeepAlive string
 	// CPU and Memory requested for a pod; memory is its limit too. Defaults: 2 and 16Gi.
 	CPU, Memory string
+	// Queue of Kueue that lets the pods start. Default: none, they start at once.
+	Queue pulumi.StringInput
 }
 
 // OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people and tools inside the namespace, and a headless Service from which the front
@@ -91,9 +93,9 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 	parent := pulumi.Parent(server)
 
 	rules := allow{
-		// Only the front may ask, and a server asks nobody: nothing is pulled here, nothing is sent home.
+		// Only the front may ask, and the metrics what is loaded. A server asks nobody: nothing is pulled here, nothing is sent home.
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
-			From: podsOf(roleFront), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
+			From: podsOf(roleFront, rolePrometheus, roleExporter), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
 		}},
 	}
 	if a.Store.perReplica != nil {
@@ -139,7 +141,10 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 		podLabels[storeLabel] = pulumi.String(a.Store.Together)
 		meet(pod, a.Store.Together)
 	}
-	template := &corev1.PodTemplateSpecArgs{Metadata: &metav1.ObjectMetaArgs{Labels: podLabels}, Spec: pod}
+	metadata := named(a.Namespace, roleServer, name, name)
+	if a.Queue != nil {
+		metadata.Labels.(pulumi.StringMap)[queueLabel] = a.Queue
+	}
 	selector := &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)}
 	var replicas pulumi.IntPtrInput
 	if a.Scaled {
@@ -155,9 +160,9 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 		pod.InitContainers = corev1.ContainerArray{store.container()}
 		pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), store.volumes(a.Store.config)...)
 		set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
-			Metadata: named(a.Namespace, roleServer, name, name),
+			Metadata: metadata,
 			Spec: &appsv1.StatefulSetSpecArgs{
-				Replicas: replicas, Selector: selector, Template: template,
+				Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod),
 				ServiceName:          pulumi.String(name + headlessSuffix),
 				PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
 				VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.claimTemplate("models")},
@@ -174,9 +179,9 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 	}
 	pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), claimVolume("models", a.Store.ClaimName, true), scratch("home"))
 	deployment, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
-		Metadata: named(a.Namespace, roleServer, name, name),
+		Metadata: metadata,
 		Spec: &appsv1.DeploymentSpecArgs{
-			Replicas: replicas, Selector: selector, Template: template, Strategy: a.strategy(),
+			Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod), Strategy: a.strategy(),
 			ProgressDeadlineSeconds: pulumi.Int(2400), // 40 min, within serverTimeout: drain of the old pod (15 min) and a slow image pull
 		},
 	}, timeouts(serverTimeout)...)
@@ -217,8 +222,8 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 	resources := requests(a.CPU, a.Memory)
 	if gpu := a.Placement.GPU; gpu.Count > 0 {
 		gpus := pulumi.String(strconv.Itoa(gpu.Count))
-		resources.Requests.(pulumi.StringMap)[gpu.resource()] = gpus
-		resources.Limits.(pulumi.StringMap)[gpu.resource()] = gpus
+		resources.Requests.(pulumi.StringMap)[gpu.Resource()] = gpus
+		resources.Limits.(pulumi.StringMap)[gpu.Resource()] = gpus
 		if gpu.Count > 1 {
 			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...) // over all of them, as planned, not packed onto the emptiest
 		}

@@ -2,6 +2,7 @@ package components
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
@@ -25,7 +26,7 @@ type GPU struct {
 	MIG string
 	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes only. Default: any.
 	Product string
-	// MinMiB is the least memory of a GPU, by NVIDIA's node label; nodes that carry no such label are taken to have it. Default: any.
+	// MinMiB is the least memory of a GPU. NVIDIA's node label tells; nodes that carry no such label are taken to have it. Default: any.
 	MinMiB int
 }
 
@@ -40,10 +41,12 @@ type Placement struct {
 	Tolerations []Toleration
 	// RuntimeClassName and PriorityClassName of the pods. Default: the cluster's.
 	RuntimeClassName, PriorityClassName string
+	// NodePool of Karpenter whose nodes the pods run on, and no others. Default: any.
+	NodePool pulumi.StringInput
 }
 
-// resource is the extended resource that the vendor's device plugin advertises.
-func (g GPU) resource() string {
+// Resource is the extended resource that the vendor's device plugin advertises.
+func (g GPU) Resource() string {
 	switch {
 	case g.Vendor == AMD:
 		return "amd.com/gpu"
@@ -61,13 +64,25 @@ func (g GPU) taint() string {
 	return "nvidia.com/gpu"
 }
 
+// productLabel is where the vendor's node labeller writes what the GPUs are.
+func (g GPU) productLabel() string {
+	if g.Vendor == AMD {
+		return "amd.com/gpu.product-name"
+	}
+	return "nvidia.com/gpu.product"
+}
+
 // apply puts a pod where p says.
 func (p Placement) apply(pod *corev1.PodSpecArgs) {
 	if tolerations := p.tolerations(); len(tolerations) > 0 {
 		pod.Tolerations = tolerations
 	}
-	if len(p.NodeSelector) > 0 {
-		pod.NodeSelector = pulumi.ToStringMap(p.NodeSelector)
+	selector := pulumi.ToStringMap(p.NodeSelector)
+	if p.NodePool != nil {
+		selector[nodePoolLabel] = p.NodePool
+	}
+	if len(selector) > 0 {
+		pod.NodeSelector = selector
 	}
 	if p.RuntimeClassName != "" {
 		pod.RuntimeClassName = pulumi.String(p.RuntimeClassName)
@@ -123,17 +138,17 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 		terms = append(terms, &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray(requirements)})
 	}
 	const memory = "nvidia.com/gpu.memory"
+	var product []corev1.NodeSelectorRequirementInput
+	if g.Product != "" {
+		product = append(product, requirement(g.productLabel(), "In", g.Product))
+	}
 	switch {
-	case g.Vendor == AMD && g.Product != "":
-		term(requirement("amd.com/gpu.product-name", "In", g.Product))
-	case g.Vendor == AMD:
-	case g.Product != "" && g.MinMiB > 0:
-		term(requirement("nvidia.com/gpu.product", "In", g.Product), requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))
+	case g.Vendor != AMD && g.MinMiB > 0:
+		// Without the second term a node autoscaler would make none: it knows nothing of a label that comes after the node.
+		term(append(slices.Clone(product), requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))...)
+		term(append(slices.Clone(product), requirement(memory, "DoesNotExist"))...)
 	case g.Product != "":
-		term(requirement("nvidia.com/gpu.product", "In", g.Product))
-	case g.MinMiB > 0:
-		term(requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))
-		term(requirement(memory, "DoesNotExist"))
+		term(product...)
 	}
 	if g.Count == 0 {
 		return nil

@@ -2,6 +2,7 @@ package components
 
 import (
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
@@ -71,4 +72,20 @@ func requests(cpu, memory string) *corev1.ResourceRequirementsArgs {
 // a pod uses it. Waiting for it would time out while a long download goes on, or deadlock.
 func skipAwait() pulumi.StringMap {
 	return pulumi.StringMap{"pulumi.com/skipAwait": pulumi.String("true")}
+}
+
+// annotated is the metadata with annotations.
+func annotated(metadata *metav1.ObjectMetaArgs, annotations pulumi.StringMap) *metav1.ObjectMetaArgs {
+	if len(annotations) > 0 {
+		metadata.Annotations = annotations
+	}
+	return metadata
+}
+
+// optional leaves a field out where its value is empty.
+func optional(value string) pulumi.StringPtrInput {
+	if value == "" {
+		return nil
+	}
+	return pulumi.String(value)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -239,6 +238,28 @@ func TestTheScheduledCheckReportsDriftAndChangesNothingThatServes(t *testing.T) 
 	assert.Contains(t, report, "failed models: tiny:latest")
 }
 
+func TestTheScheduledCheckMissesWhatTheStoreHasNot(t *testing.T) {
+	s, _ := withTiny(t)
+	plan, locked := "pull tiny:latest "+tinyFrom+" -\n", "pull tiny:latest "+tinyFrom+" "+tinyDigest("1")+"\n"
+	out, _, code := s.write(locked, "MODE=check")
+	require.Zero(t, code, out)
+	_, report, code := s.write(strings.Replace(locked, tinyDigest("1"), tinyDigest("2"), 1), "MODE=check", "STUB_VERSION=2")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, models.lock.yaml says "+tinyDigest("2"))
+
+	_, report, code = s.write(locked+"create mine Modelfile library/mine/latest\n", "MODE=check")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, report, "model mine: is not in the store")
+	assert.Contains(t, report, "failed models: mine\n")
+
+	require.NoError(t, os.Remove(s.path("manifests", tinyPath)))
+	for _, plan := range []string{plan, locked} {
+		_, report, code = s.write(plan, "MODE=check")
+		assert.Equal(t, 1, code)
+		assert.Contains(t, report, "model tiny:latest: is not in the store")
+	}
+}
+
 func TestOneWriterWaitsForTheOther(t *testing.T) {
 	s := newStore(t)
 	require.NoError(t, os.MkdirAll(s.path(), 0o755))
@@ -322,37 +343,6 @@ func TestTheDrainGivesUpAtItsLimit(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, out, "connections to port 11434 are still open after 2 s")
 	assert.Less(t, took, 6*time.Second)
-}
-
-func TestRulesAreValid(t *testing.T) {
-	out, err := exec.Command(tool(t, "PROMTOOL"), "check", "rules", "files/rules.yml").CombinedOutput()
-	require.NoError(t, err, string(out))
-	out, err = exec.Command(tool(t, "PROMTOOL"), "test", "rules", "testdata/rules_test.yml").CombinedOutput()
-	require.NoError(t, err, string(out))
-}
-
-func TestEachAlertIsFiredByATestAndHasASectionInTheRunbook(t *testing.T) {
-	runbook, err := os.ReadFile("../docs/runbook.md")
-	require.NoError(t, err)
-	tests, err := os.ReadFile("testdata/rules_test.yml")
-	require.NoError(t, err)
-	alerts := regexp.MustCompile(`(?m)- alert: (\w+)$`).FindAllStringSubmatch(file("rules.yml"), -1)
-	require.NotEmpty(t, alerts)
-	for _, alert := range alerts {
-		assert.Contains(t, string(runbook), "\n## "+alert[1]+"\n")
-		assert.Regexp(t, `alertname: `+alert[1]+`\n +exp_alerts:( \[|\n +- )`, string(tests), "%s is expected to fire", alert[1])
-	}
-}
-
-func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
-	config, err := render("prometheus.yml.tmpl", map[string]any{"Host": "front-metrics.ollama.svc", "Port": portMetrics, "TeamsPath": teamsMetricsPath})
-	require.NoError(t, err)
-	dir := t.TempDir()
-	config = strings.ReplaceAll(config, "/etc/prometheus/", dir+"/")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(file("rules.yml")), 0o600))
-	out, err := exec.Command(tool(t, "PROMTOOL"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput()
-	require.NoError(t, err, string(out))
 }
 
 func TestOAuth2ProxyIsTriedUntilTheProviderAnswersAndEndsWhenToldTo(t *testing.T) {

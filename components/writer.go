@@ -6,7 +6,6 @@ import (
 
 	batchv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/batch/v1"
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
-	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"ollama-k8s/internal/modelref"
@@ -126,7 +125,7 @@ func (a *ModelStoreArgs) job(name string, config pulumi.StringPtrInput, store St
 				Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
 			}},
 		}}},
-		Template: &corev1.PodTemplateSpecArgs{Metadata: &metav1.ObjectMetaArgs{Labels: podLabels}, Spec: pod},
+		Template: lastingPodTemplate(podLabels, pod),
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // From the config to each component's args.
 
-func (c *Config) modelStore(namespace pulumi.StringInput) *components.ModelStoreArgs {
+func (c *Config) modelStore(namespace pulumi.StringInput, nodes *components.Nodes) *components.ModelStoreArgs {
 	store := c.Store
 	args := &components.ModelStoreArgs{
 		Namespace: namespace, Image: c.Images.Ollama, ClusterDomain: c.Cluster.Domain,
@@ -22,7 +22,7 @@ func (c *Config) modelStore(namespace pulumi.StringInput) *components.ModelStore
 		args.Proxy = &components.Proxy{URL: store.Proxy.URL, Direct: store.Proxy.Direct}
 	}
 	if !store.shared() {
-		args.Placement = c.placement(c.poolNames()[0]) // the only pool: the writer must be able to meet its pod
+		args.Placement = c.placementOn(c.poolNames()[0], nodes) // the only pool: the writer must be able to meet its pod
 	}
 	for _, m := range c.stored {
 		args.Models = append(args.Models, components.Model{Name: m.Name, Modelfile: m.Text, Digest: m.locked.Digest})
@@ -30,24 +30,24 @@ func (c *Config) modelStore(namespace pulumi.StringInput) *components.ModelStore
 	return args
 }
 
-func (c *Config) ollamaServer(name string, namespace pulumi.StringInput, store *components.ModelStore) *components.OllamaServerArgs {
+func (c *Config) ollamaServer(name string, namespace pulumi.StringInput, nodes *components.Nodes, store *components.ModelStore) *components.OllamaServerArgs {
 	pool, plan := c.Pools[name], c.plans[name]
 	image := c.Images.Ollama
 	if pool.GPU.Vendor == components.AMD && pool.GPU.Count > 0 {
 		image = c.rocmImage()
 	}
 	return &components.OllamaServerArgs{
-		Namespace: namespace, Image: image, Store: store.Mount, Placement: c.placement(name),
+		Namespace: namespace, Image: image, Store: store.Mount, Placement: c.placementOn(name, nodes),
 		SpareGPU: pool.GPU.Spare, Replicas: pool.Replicas.Min, Scaled: c.scaled(name),
 		ContextLength: plan.Context, Parallel: plan.Parallel, KVCacheType: plan.CacheType, MaxLoadedModels: plan.MaxLoaded,
-		KeepAlive: pool.KeepAlive, CPU: pool.CPU, Memory: c.memory(name),
+		KeepAlive: pool.KeepAlive, CPU: pool.CPU, Memory: c.memory(name), Queue: c.queue(name, nodes),
 	}
 }
 
 func (c *Config) placement(name string) components.Placement {
 	pool := c.Pools[name]
 	gpu := components.GPU{Count: pool.GPU.Count, Vendor: pool.GPU.Vendor, MIG: pool.GPU.MIG, Product: pool.GPU.Product}
-	if pool.GPU.MIG == "" && pool.GPU.Vendor == components.NVIDIA {
+	if pool.GPU.MIG == "" {
 		gpu.MinMiB = int(pool.GPU.VRAMGiB * 1024 * 0.99) // people round
 	}
 	return components.Placement{
@@ -87,7 +87,7 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 	for _, name := range c.poolNames() {
 		pool, server := c.Pools[name], servers[name]
 		args.Routes = append(args.Routes, components.Route{
-			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Slots: c.slots(name), ModelSlots: c.modelSlots(name), Runners: c.runners(name), Contexts: c.contexts(name),
+			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Idle: pool.Replicas.Min == 0, Slots: c.slots(name), ModelSlots: c.modelSlots(name), Runners: c.runners(name), Contexts: c.contexts(name),
 		})
 	}
 	if lb := c.Expose.LoadBalancer; lb != nil {
@@ -102,18 +102,52 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 	return args
 }
 
-func (c *Config) observability(namespace pulumi.StringInput, front *components.AuthFront) *components.ObservabilityArgs {
-	return &components.ObservabilityArgs{
-		Namespace: namespace, Mode: c.Observability.Prometheus, Image: c.Images.Prometheus,
-		ReleaseLabel: c.Observability.ReleaseLabel, ServerURL: c.Observability.ServerURL,
-		MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort,
+func (c *Config) observability(namespace pulumi.StringInput, front *components.AuthFront, servers map[string]*components.OllamaServer) *components.ObservabilityArgs {
+	o := c.Observability
+	args := &components.ObservabilityArgs{
+		Namespace: namespace, Mode: o.Prometheus, Image: c.Images.Prometheus, ExporterImage: c.Images.JSONExporter,
+		RetentionDays: o.RetentionDays, Storage: o.Storage, StorageClass: o.StorageClass,
+		ReleaseLabel: o.ReleaseLabel, Annotations: o.Annotations, ServerURL: o.ServerURL,
+		MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort, QueueLength: c.Front.QueueLength,
+		DCGM: o.DCGM, DCGMNamespace: o.DCGMNamespace, DCGMImage: c.Images.DCGMExporter,
 	}
+	for _, name := range c.poolNames() {
+		pool := c.Pools[name]
+		observed := components.ObservedPool{Name: name, GPUs: pool.GPU.Count, MinReplicas: pool.Replicas.Min, MaxReplicas: pool.Replicas.Max}
+		slots, runners := c.modelSlots(name), c.runners(name)
+		for _, model := range pool.Models {
+			m := components.ObservedModel{Name: model, Digest: c.lockedDigest(model)}
+			if _, shared := runners[model]; !shared {
+				m.Slots = c.slots(name)
+				if fewer, ok := slots[model]; ok {
+					m.Slots = fewer
+				}
+			}
+			observed.Models = append(observed.Models, m)
+		}
+		args.Pools = append(args.Pools, observed)
+		args.PodsHosts = append(args.PodsHosts, servers[name].PodsHost)
+		if args.DCGMRuntimeClass == "" && pool.GPU.Count > 0 {
+			args.DCGMRuntimeClass = pool.RuntimeClassName
+		}
+	}
+	return args
+}
+
+// lockedDigest is what models.lock.yaml says of a model that the store has.
+func (c *Config) lockedDigest(name string) string {
+	for _, m := range c.stored {
+		if m.Name == name {
+			return m.locked.Digest
+		}
+	}
+	return ""
 }
 
 func (c *Config) autoscaling(name string, namespace pulumi.StringInput, server *components.OllamaServer, observability *components.Observability) *components.AutoscalingArgs {
 	replicas := c.Pools[name].Replicas
 	return &components.AutoscalingArgs{
 		Namespace: namespace, Engine: c.Autoscaling.Engine, Pool: name, WorkloadKind: server.WorkloadKind, WorkloadName: server.WorkloadName,
-		Min: replicas.Min, Max: replicas.Max, Slots: c.slots(name), QueryURL: observability.QueryURL,
+		Min: replicas.Min, Max: replicas.Max, Slots: c.slots(name), QueryURL: observability.QueryURL, QuietSeconds: c.Autoscaling.QuietSeconds,
 	}
 }

@@ -17,7 +17,27 @@ func (c *Config) check() (problems []string) {
 	problems = append(problems, c.checkStore()...)
 	problems = append(problems, c.checkExpose()...)
 	problems = append(problems, c.checkTeams()...)
-	return append(problems, c.checkAutoscaling()...)
+	problems = append(problems, c.checkObservability()...)
+	problems = append(problems, c.checkAutoscaling()...)
+	return append(problems, c.checkNodes()...)
+}
+
+// checkObservability finds settings that say something of a Prometheus which is not ours.
+func (c *Config) checkObservability() (problems []string) {
+	o := c.Observability
+	if o.Storage != "" && o.Prometheus != components.PrometheusBundled {
+		problems = append(problems, fmt.Sprintf("observability.storage: %s is for the bundled Prometheus, but observability.prometheus is %s: leave it out", o.Storage, o.Prometheus))
+	}
+	if o.StorageClass != "" && o.Storage == "" {
+		problems = append(problems, fmt.Sprintf("observability.storageClass: %q has no volume to be for: set observability.storage too, or leave it out", o.StorageClass))
+	}
+	if o.DCGM == components.DCGMExisting && o.Prometheus == components.PrometheusOperator {
+		problems = append(problems, "observability.dcgm: existing is for the bundled Prometheus, but observability.prometheus is operator, which the GPU operator's ServiceMonitor serves: set dcgm to none, or to deploy where there is no GPU operator")
+	}
+	if o.DCGM != components.DCGMNone && o.Prometheus == "none" {
+		problems = append(problems, fmt.Sprintf("observability.dcgm: %s is set but observability.prometheus is none, so nobody would ask: leave it out", o.DCGM))
+	}
+	return problems
 }
 
 func (c *Config) checkModels() (problems []string) {
@@ -167,7 +187,13 @@ func (c *Config) checkTeams() (problems []string) {
 func (c *Config) checkAutoscaling() (problems []string) {
 	engine := c.Autoscaling.Engine
 	for _, name := range c.poolNames() {
-		if r := c.Pools[name].Replicas; r.Max > r.Min && engine == "none" {
+		r := c.Pools[name].Replicas
+		switch {
+		case r.Max == 0:
+			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: is missing: with min 0, say how many pods the pool may have", name))
+		case r.Min == 0 && engine != components.EngineKEDA:
+			problems = append(problems, fmt.Sprintf("pools.%s.replicas.min: 0 asks for a pool that comes and goes with its requests, but autoscaling.engine is %s: set the engine to keda, which alone can do that, or min to 1", name, engine))
+		case r.Max > r.Min && engine == "none":
 			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d is above min %d but autoscaling.engine is none: set the engine to keda or hpa, or leave max out", name, r.Max, r.Min))
 		}
 	}

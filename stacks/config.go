@@ -26,7 +26,7 @@ type Config struct {
 		Domain  string
 	}
 	Images struct {
-		Ollama, OllamaROCm, HAProxy, OAuth2Proxy, Prometheus string
+		Ollama, OllamaROCm, HAProxy, OAuth2Proxy, Prometheus, JSONExporter, DCGMExporter string
 	}
 	Store         Store
 	Models        []Model
@@ -37,9 +37,18 @@ type Config struct {
 	Expose        Expose
 	Observability struct {
 		Prometheus, ReleaseLabel, ServerURL string
+		RetentionDays                       int
+		Storage, StorageClass               string
+		Annotations                         map[string]string
+		DCGM, DCGMNamespace                 string
 	}
-	Autoscaling struct{ Engine string }
-	Update      struct{ Schedule string }
+	Autoscaling struct {
+		Engine       string
+		QuietSeconds int
+		Karpenter    *struct{ NodeClass components.NodeClass }
+		Kueue        *struct{ ClusterQueue string }
+	}
+	Update struct{ Schedule string }
 
 	lock *lockfile.Lock
 	// base is what each Modelfile's model is made FROM; names are normal.
@@ -95,6 +104,8 @@ type Pool struct {
 	RuntimeClassName, PriorityClassName      string
 	NodeSelector                             map[string]string
 	Tolerations                              []components.Toleration
+	Karpenter                                *PoolKarpenter
+	Queue                                    string
 }
 
 // Team is a team's rights and limits.

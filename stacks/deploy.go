@@ -28,7 +28,13 @@ func Deploy(ctx *pulumi.Context) error {
 		return err
 	}
 
-	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace), inCluster)
+	nodes := &components.Nodes{}
+	if args := config.nodes(namespace); args != nil {
+		if nodes, err = components.NewNodes(ctx, "nodes", args, inCluster); err != nil {
+			return err
+		}
+	}
+	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace, nodes), inCluster)
 	if err != nil {
 		return err
 	}
@@ -38,7 +44,7 @@ func Deploy(ctx *pulumi.Context) error {
 
 	servers := map[string]*components.OllamaServer{}
 	for _, name := range config.poolNames() {
-		servers[name], err = components.NewOllamaServer(ctx, "ollama-"+name, config.ollamaServer(name, namespace, store), inCluster, afterStore)
+		servers[name], err = components.NewOllamaServer(ctx, "ollama-"+name, config.ollamaServer(name, namespace, nodes, store), inCluster, afterStore)
 		if err != nil {
 			return err
 		}
@@ -48,7 +54,7 @@ func Deploy(ctx *pulumi.Context) error {
 		return err
 	}
 	if config.Observability.Prometheus != "none" {
-		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, front), inCluster)
+		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, front, servers), inCluster)
 		if err != nil {
 			return err
 		}

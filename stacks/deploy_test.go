@@ -51,7 +51,7 @@ func goldens(t *testing.T) map[string]map[string]string {
 	}
 	files, err := filepath.Glob(filepath.Join(projectFolder, "stacks/testdata/stacks/*.yaml"))
 	require.NoError(t, err)
-	require.Len(t, files, 8)
+	require.Len(t, files, 9)
 	for _, file := range files {
 		values, err := stacks.ReadFile(file, pulumitest.Project)
 		require.NoError(t, err)
@@ -96,6 +96,8 @@ func variants(t *testing.T) map[string]map[string]string {
 	change("an ingress without TLS", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com"}}`})
 	change("an ingress whose certificate cert-manager makes", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com","tlsSecret":"llm-tls","clusterIssuer":"letsencrypt"}}`})
 	change("a gateway", "dev", map[string]string{"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`})
+	change("nodes of Karpenter beside one volume", "rwo", map[string]string{"autoscaling": `{"karpenter":{"nodeClass":{"group":"karpenter.k8s.aws","kind":"EC2NodeClass","name":"gpu"}}}`})
+	change("a queue that is there already", "per-replica", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"queue":"serving"}}`, "autoscaling": `{}`})
 	change("a spare GPU", "prod", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`, "models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`})
 	return all
 }

@@ -7,7 +7,8 @@
 #   prune                                                              remove what was pulled once and is not in PLAN any more
 # Every line is tried, so that one update reports all bad models; the exit code is 1 if any failed, and the last lines say which and why.
 #
-# With MODE=check nothing changes that serves: sources are pulled and compared, and a difference is an exit code of 3.
+# With MODE=check nothing changes that serves: a model that the store has not, or not as locked, is a failure; sources are pulled and compared, and
+# a difference is an exit code of 3.
 set -eu
 
 plan=$1
@@ -188,9 +189,23 @@ create() { # NAME MODELFILE NAME_PATH
   { offer "$3" "$3" && note_created "$3"; } || fail "$1" "$3" "$unwritten"
 }
 
+# stored NAME NAME_PATH DIGEST|-: has the store the model, with all its blobs, as it was locked?
+stored() {
+  if ! whole "$store/manifests/$2"; then
+    report "model $1: is not in the store, or not whole: \`kubectl delete job -l app.kubernetes.io/component=model-writer\` and \`pulumi up --refresh\` put it back"
+    return 1
+  fi
+  here=$(digest_of "$store/manifests/$2")
+  if [ "$3" != - ] && [ "$here" != "$3" ]; then
+    report "model $1: is $here in the store, models.lock.yaml says $3: somebody else wrote there, or the writer has failed since the lock was changed"
+    return 1
+  fi
+}
+
 check() { # NAME SOURCE SOURCE_PATH NAME_PATH DIGEST [OPTIONS]
   name=$1 source=$2 source_path=$3 name_path=$4 locked=$5
   shift 5
+  stored "$name" "$name_path" "$locked" || return 1
   if ! attempt "$name" ollama pull "$@" "$source"; then
     report "model $name: $reason"
     return 1
@@ -258,7 +273,11 @@ while read -r action name rest; do
     # shellcheck disable=SC2086
     check "$name" $rest || failed="$failed $name"
     ;;
-  check:create | check:prune) ;;
+  check:create)
+    echo "[$number/$total] check $name"
+    stored "$name" "${rest##* }" - || failed="$failed $name"
+    ;;
+  check:prune) ;;
   *)
     report "$plan: unknown action \"$action\" in mode $mode"
     failed="$failed $name"

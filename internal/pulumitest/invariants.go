@@ -15,7 +15,7 @@ func Violations(resources []Resource) []string {
 	var wrong []string
 	for _, check := range []func([]Object) []string{
 		selectorsMatchPods, servicePortsReachContainers, referencesResolve, podsAreRestricted, containersAreSizedAndProbed, imagesArePinned,
-		policiesCoverPods, scalersOwnReplicas, targetsExist,
+		policiesCoverPods, scalersOwnReplicas, targetsExist, nodesCanGo, nodePoolsTakeTheirPods, queuesExist,
 	} {
 		wrong = append(wrong, check(objects)...)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,6 +51,11 @@ func root() *cobra.Command {
 		}})
 	}
 	add("tools", "Build what up needs and this machine does not have yet; start nothing", tools)
+	command.AddCommand(&cobra.Command{
+		Use: "extra NAME...", Short: "Build what up does without, import it if the cluster is up, print where it lies: " + strings.Join(extraNames(), ", "),
+		Args: cobra.MinimumNArgs(1), ValidArgs: extraNames(),
+		RunE: func(c *cobra.Command, names []string) error { return provideExtras(c.Context(), names) },
+	})
 	add("up", "Start the cluster and deploy the stack; changes only what is missing or different", up)
 	add("preview", "Tell what up would change in the running cluster", preview)
 	add("destroy", "Remove the stack from the cluster, and leave the cluster", destroy)

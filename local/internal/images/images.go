@@ -26,15 +26,37 @@ type Image struct {
 }
 
 // Ensure makes what is missing, the tools and packages that it takes included,
-// and returns all images. It is quick when nothing is missing.
+// and returns all images that a cluster with the stack in it needs. It is quick
+// when nothing is missing.
 func Ensure(ctx context.Context, log *progress.Log) ([]Image, error) {
+	return ensure(ctx, log, recipes)
+}
+
+// EnsureExtras does the same for the extra images that hold any of the tools,
+// of which there may be none.
+func EnsureExtras(ctx context.Context, log *progress.Log, tools ...toolchain.Name) ([]Image, error) {
+	return ensure(ctx, log, extrasWith(tools))
+}
+
+func extrasWith(tools []toolchain.Name) (wanted []recipe) {
+	for _, r := range extras {
+		if slices.ContainsFunc(r.tools, func(n toolchain.Name) bool { return slices.Contains(tools, n) }) {
+			wanted = append(wanted, r)
+		}
+	}
+	return wanted
+}
+
+func ensure(ctx context.Context, log *progress.Log, wanted []recipe) ([]Image, error) {
 	if err := toolchain.EnsureDebian(ctx, log); err != nil {
 		return nil, err
 	}
 	var tools []toolchain.Name
-	for _, r := range recipes {
-		if r.tool != "" && !slices.Contains(tools, r.tool) {
-			tools = append(tools, r.tool)
+	for _, r := range wanted {
+		for _, n := range r.tools {
+			if !slices.Contains(tools, n) {
+				tools = append(tools, n)
+			}
 		}
 	}
 	if err := toolchain.Ensure(ctx, log, tools...); err != nil {
@@ -54,7 +76,7 @@ func Ensure(ctx context.Context, log *progress.Log) ([]Image, error) {
 	}
 	defer unlock()
 	var made []Image
-	for _, r := range recipes {
+	for _, r := range wanted {
 		archive, err := r.ensure(log, shelf)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", r.ref, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"ollama-k8s/local/internal/progress"
+	"ollama-k8s/local/internal/toolchain"
 )
 
 func sampleRoot(t *testing.T) (rootfs, string) {
@@ -28,6 +29,21 @@ func sampleRoot(t *testing.T) (rootfs, string) {
 	root.link("usr/bin/program", "program")
 	root.folder("tmp", 0o777|fs.ModeSticky)
 	return root, program
+}
+
+func TestAnExtraImageIsMadeForItsToolsAndForNoPlainCluster(t *testing.T) {
+	for tool, want := range map[toolchain.Name]int{toolchain.KEDAAdapter: 1, toolchain.PrometheusAdapter: 1, toolchain.Kwok: 0, toolchain.Ollama: 0} {
+		if got := len(extrasWith([]toolchain.Name{tool})); got != want {
+			t.Errorf("%d extra images with %s, want %d", got, tool, want)
+		}
+	}
+	for _, r := range recipes {
+		for _, e := range extras {
+			if r.ref == e.ref {
+				t.Errorf("%s is no extra: a plain cluster gets it", e.ref)
+			}
+		}
+	}
 }
 
 func TestTheSameInputsMakeTheSameImage(t *testing.T) {

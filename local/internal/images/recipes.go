@@ -16,34 +16,35 @@ import (
 // recipe says what an image is called, holds and does.
 type recipe struct {
 	ref    string
-	tool   toolchain.Name // "" for none
+	tools  []toolchain.Name
 	config v1.Config
 	fill   func(rootfs) error
 }
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// recipes are all images. What they do when a pod says nothing else is what
-// the public image of the same program does, so that a manifest fits both. A
-// tag stays although Debian's patch release moves: stack files name it.
+// recipes are the images that a cluster with the stack in it needs. What they
+// do when a pod says nothing else is what the public image of the same program
+// does, so that a manifest fits both. A tag stays although Debian's patch
+// release moves: stack files name it.
 var recipes = []recipe{
 	{
-		ref: "localhost/pause:1", tool: toolchain.Pause,
+		ref: "localhost/pause:1", tools: []toolchain.Name{toolchain.Pause},
 		config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535"},
 		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Pause), "pause") },
 	},
 	{
-		ref: "localhost/coredns:1.14.3", tool: toolchain.CoreDNS,
+		ref: "localhost/coredns:1.14.3", tools: []toolchain.Name{toolchain.CoreDNS},
 		config: v1.Config{Entrypoint: []string{"/coredns"}},
 		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.CoreDNS), "coredns") },
 	},
 	{
-		ref: "localhost/registry:1", tool: toolchain.Registry,
+		ref: "localhost/registry:1", tools: []toolchain.Name{toolchain.Registry},
 		config: v1.Config{Entrypoint: []string{"/registry"}, User: "65534"},
 		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Registry), "registry") },
 	},
 	{
-		ref: "localhost/ollama:0.17.4", tool: toolchain.Ollama,
+		ref: "localhost/ollama:0.17.4", tools: []toolchain.Name{toolchain.Ollama},
 		config: v1.Config{
 			Entrypoint: []string{"/bin/ollama"}, Cmd: []string{"serve"},
 			Env: []string{searchPath, "OLLAMA_HOST=0.0.0.0:11434", "NVIDIA_VISIBLE_DEVICES=all"},
@@ -60,7 +61,7 @@ var recipes = []recipe{
 		},
 	},
 	{
-		ref: "localhost/haproxy:3.4", tool: toolchain.HAProxy,
+		ref: "localhost/haproxy:3.4", tools: []toolchain.Name{toolchain.HAProxy},
 		config: v1.Config{
 			// The public image's entry script adds the same two flags.
 			Entrypoint: []string{"/usr/sbin/haproxy", "-W", "-db"},
@@ -75,7 +76,7 @@ var recipes = []recipe{
 		},
 	},
 	{
-		ref: "localhost/prometheus:3", tool: toolchain.Prometheus,
+		ref: "localhost/prometheus:3", tools: []toolchain.Name{toolchain.Prometheus},
 		config: v1.Config{
 			Entrypoint: []string{"/bin/prometheus"},
 			Cmd:        []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},
@@ -91,7 +92,7 @@ var recipes = []recipe{
 		},
 	},
 	{
-		ref: "localhost/oauth2-proxy:7.15.6", tool: toolchain.OAuth2Proxy,
+		ref: "localhost/oauth2-proxy:7.15.6", tools: []toolchain.Name{toolchain.OAuth2Proxy},
 		config: v1.Config{Entrypoint: []string{"/bin/oauth2-proxy"}, Env: []string{searchPath}, User: "65532"},
 		fill: func(r rootfs) error {
 			if err := r.program(toolchain.Path(toolchain.OAuth2Proxy), "bin/oauth2-proxy"); err != nil {
@@ -101,12 +102,22 @@ var recipes = []recipe{
 		},
 	},
 	{
-		ref: "localhost/issuer:1", tool: toolchain.Issuer,
+		ref: "localhost/json-exporter:0.7.0", tools: []toolchain.Name{toolchain.JSONExporter},
+		config: v1.Config{Entrypoint: []string{"/bin/json_exporter"}, Env: []string{searchPath}, User: "nobody"},
+		fill: func(r rootfs) error {
+			if err := r.program(toolchain.Path(toolchain.JSONExporter), "bin/json_exporter"); err != nil {
+				return err
+			}
+			return shell(r)
+		},
+	},
+	{
+		ref: "localhost/issuer:1", tools: []toolchain.Name{toolchain.Issuer},
 		config: v1.Config{Entrypoint: []string{"/issuer"}, User: "65534"},
 		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Issuer), "issuer") },
 	},
 	{
-		ref: "localhost/pacer:1", tool: toolchain.Pacer,
+		ref: "localhost/pacer:1", tools: []toolchain.Name{toolchain.Pacer},
 		config: v1.Config{Entrypoint: []string{"/pacer"}, User: "65534"},
 		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.Pacer), "pacer") },
 	},
@@ -114,6 +125,27 @@ var recipes = []recipe{
 		ref:    "localhost/toolbox:1",
 		config: v1.Config{Cmd: []string{"/bin/sh"}, Env: []string{searchPath}},
 		fill:   shell,
+	},
+}
+
+// extras are the images of what a trial puts next to the stack.
+var extras = []recipe{
+	{
+		ref: "localhost/keda:2.21.0", tools: []toolchain.Name{toolchain.KEDA, toolchain.KEDAAdapter},
+		// The public has an image for each of the two; a manifest names the
+		// program in any case.
+		config: v1.Config{Entrypoint: []string{"/keda"}, User: "65532"},
+		fill: func(r rootfs) error {
+			if err := r.program(toolchain.Path(toolchain.KEDA), "keda"); err != nil {
+				return err
+			}
+			return r.program(toolchain.Path(toolchain.KEDAAdapter), "keda-adapter")
+		},
+	},
+	{
+		ref: "localhost/prometheus-adapter:0.12.0", tools: []toolchain.Name{toolchain.PrometheusAdapter},
+		config: v1.Config{Entrypoint: []string{"/adapter"}, User: "65534"},
+		fill:   func(r rootfs) error { return r.program(toolchain.Path(toolchain.PrometheusAdapter), "adapter") },
 	},
 }
 

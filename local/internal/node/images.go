@@ -17,7 +17,33 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"ollama-k8s/local/internal/images"
+	"ollama-k8s/local/internal/progress"
 )
+
+// Import makes further images known to both nodes of the running cluster, for
+// as long as it is up: Up neither needs nor removes them. Its error is
+// fs.ErrNotExist when there is no cluster.
+func Import(ctx context.Context, log *progress.Log, list []images.Image) error {
+	if _, err := Kubeconfig(); err != nil {
+		return err // open would leave a folder behind
+	}
+	c, unlock, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !c.adoptHolders() {
+		return errors.New("the cluster does not run: bring it up again first")
+	}
+	return log.Step("import the images", func(*progress.Step) error {
+		for _, m := range members {
+			if err := c.importImages(ctx, m, list); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
 
 // importImages brings the archives into a member's containerd, those whose
 // reference does not stand for the very same image already.

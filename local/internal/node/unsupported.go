@@ -20,6 +20,9 @@ func Check(context.Context) error { return errUnsupported }
 // Up always fails here.
 func Up(context.Context, *progress.Log, []images.Image) (*Node, error) { return nil, errUnsupported }
 
+// Import always fails here.
+func Import(context.Context, *progress.Log, []images.Image) error { return errUnsupported }
+
 // Down always succeeds here: there is nothing to take down.
 func Down(context.Context, *progress.Log) error { return nil }
 

@@ -123,9 +123,9 @@ func goCommand(ctx context.Context, folder string, args ...string) *exec.Cmd {
 
 // dependencyFolder is where the sources of a module lie that the module in
 // folder requires; they are downloaded if they are not there yet.
-func dependencyFolder(j job, folder, module string) (string, error) {
+func dependencyFolder(ctx context.Context, folder, module string) (string, error) {
 	for _, args := range [][]string{{"mod", "download", module}, {"list", "-m", "-f", "{{.Dir}}", module}} {
-		out, err := goCommand(j.ctx, folder, args...).Output()
+		out, err := goCommand(ctx, folder, args...).Output()
 		if err != nil {
 			var exit *exec.ExitError
 			if errors.As(err, &exit) {

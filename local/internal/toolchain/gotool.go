@@ -1,6 +1,7 @@
 package toolchain
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,7 +81,26 @@ func (g goTool) key(t tool, module string) (string, error) {
 
 func moduleFolder(t tool) (string, error) {
 	sources, err := sourceFolder()
-	return filepath.Join(sources, "tools", string(t.name)), err
+	module := t.name
+	if other, ok := moduleOf[t.name]; ok {
+		module = other
+	}
+	return filepath.Join(sources, "tools", string(module)), err
+}
+
+// Sources is the folder in Go's module cache with the sources of a module that
+// a tool is built from, for what lies there besides code. They are downloaded
+// if they are not there yet.
+func Sources(ctx context.Context, n Name, module string) (string, error) {
+	t, err := find(n)
+	if err != nil {
+		return "", err
+	}
+	folder, err := moduleFolder(t)
+	if err != nil {
+		return "", err
+	}
+	return dependencyFolder(ctx, folder, module)
 }
 
 func (g goTool) make(j job, dir string) (string, error) {
@@ -139,7 +159,7 @@ func (g goTool) includeFolder(j job, module string) (string, error) {
 		return "", fmt.Errorf("making the folder of headers: %w", err)
 	}
 	for folder, path := range g.headers {
-		found, err := dependencyFolder(j, module, path)
+		found, err := dependencyFolder(j.ctx, module, path)
 		if err != nil {
 			return "", err
 		}
@@ -160,7 +180,7 @@ func (g goTool) overlay(j job, module string) (string, error) {
 	if len(g.embeds.files) == 0 {
 		return "", nil
 	}
-	from, err := dependencyFolder(j, module, g.embeds.module)
+	from, err := dependencyFolder(j.ctx, module, g.embeds.module)
 	if err != nil {
 		return "", err
 	}

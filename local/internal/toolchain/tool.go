@@ -26,9 +26,16 @@ const (
 	Issuer           Name = "issuer"
 	Pacer            Name = "pacer"
 	OAuth2Proxy      Name = "oauth2-proxy"
+	JSONExporter     Name = "json-exporter"
 	HAProxy          Name = "haproxy"
 	Prometheus       Name = "prometheus"
 	Promtool         Name = "promtool"
+
+	// No cluster needs these; a trial of the stack next to them does.
+	KEDA              Name = "keda"
+	KEDAAdapter       Name = "keda-adapter"
+	PrometheusAdapter Name = "prometheus-adapter"
+	Kwok              Name = "kwok"
 )
 
 // A tool is a folder in the cache that some recipe can fill.
@@ -53,6 +60,9 @@ var alsoKnown = map[Name]Name{
 	Etcd:     Kubernetes,
 	Promtool: Prometheus,
 }
+
+// moduleOf maps the tools that are further programs of another tool's module.
+var moduleOf = map[Name]Name{KEDAAdapter: KEDA}
 
 // tools are all there are, the most awaited first: Names keeps their order.
 var tools = []tool{
@@ -98,6 +108,11 @@ var tools = []tool{
 		source:  "github.com/oauth2-proxy/oauth2-proxy/v7",
 		ldflags: "-X github.com/oauth2-proxy/oauth2-proxy/v7/pkg/version.VERSION=v7.15.6",
 	}},
+	{JSONExporter, "0.7.0", goTool{
+		source:     "github.com/prometheus-community/json_exporter",
+		executable: "json_exporter",
+		ldflags:    "-X github.com/prometheus/common/version.Version=0.7.0",
+	}},
 	{HAProxy, "3.4", debianTool{
 		packages: []string{"haproxy"},
 		series:   "3.4.*", // the first with large buffers; Debian's stable has 2.6
@@ -107,6 +122,19 @@ var tools = []tool{
 		packages: []string{"prometheus", "promtool"},
 		series:   "3.*",
 		programs: map[string]string{"prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool"},
+	}},
+	{KEDA, "2.21.0", goTool{
+		source:  "github.com/kedacore/keda/v2/cmd/operator",
+		ldflags: "-X github.com/kedacore/keda/v2/version.Version=2.21.0",
+	}},
+	{KEDAAdapter, "2.21.0", goTool{
+		source:  "github.com/kedacore/keda/v2/cmd/adapter",
+		ldflags: "-X github.com/kedacore/keda/v2/version.Version=2.21.0",
+	}},
+	{PrometheusAdapter, "0.12.0", goTool{source: "sigs.k8s.io/prometheus-adapter/cmd/adapter"}},
+	{Kwok, "0.8.0", goTool{
+		source:  "sigs.k8s.io/kwok/cmd/kwok",
+		ldflags: "-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0",
 	}},
 }
 

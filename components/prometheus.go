@@ -1,0 +1,242 @@
+package components
+
+import (
+	"fmt"
+	"strconv"
+
+	appsv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/apps/v1"
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
+	rbacv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/rbac/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// The bundled Prometheus, and json_exporter beside it on the pod's loopback: whoever reached it could have it fetch any address.
+
+// serverJobs are what is asked of each server, through json_exporter.
+var serverJobs = []struct{ Module, Path, Interval, Comment string }{
+	{"memory", "/api/ps", "15s", "What each server has in memory"},
+	{"store", "/api/tags", "30s", "What it finds in its store"},
+}
+
+func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, observability *Observability, opts ...pulumi.ResourceOption) error {
+	inputs := []any{a.Namespace, a.MetricsHost, dcgmHost}
+	for _, host := range a.PodsHosts {
+		inputs = append(inputs, host)
+	}
+	known := pulumi.All(inputs...)
+	config := known.ApplyT(func(known []any) (string, error) {
+		var hosts []string
+		for _, host := range known[3:] {
+			hosts = append(hosts, host.(string))
+		}
+		return a.prometheusConfig(known[0].(string), known[1].(string), known[2].(string), hosts)
+	}).(pulumi.StringOutput)
+	series := known.ApplyT(func(known []any) (string, error) { return a.stackSeries(known[0].(string)) }).(pulumi.StringOutput)
+	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
+	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
+		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
+		Data:     pulumi.StringMap{"prometheus.yml": config, "rules.yml": pulumi.String(file("rules.yml")), "stack.yml": series},
+	}, opts...)
+	if err != nil {
+		return err
+	}
+	exporterConfig, err := a.exporterConfig(ctx, name, opts...)
+	if err != nil {
+		return err
+	}
+	account, err := a.account(ctx, name, opts...)
+	if err != nil {
+		return err
+	}
+	data := scratch("data")
+	strategy := &appsv1.DeploymentStrategyArgs{}
+	if a.Storage != "" {
+		claim, err := corev1.NewPersistentVolumeClaim(ctx, name+"-prometheus", &corev1.PersistentVolumeClaimArgs{
+			Metadata: annotated(named(a.Namespace, rolePrometheus, name, name+"-prometheus"), skipAwait()), // it may bind only when the pod is there
+			Spec: &corev1.PersistentVolumeClaimSpecArgs{
+				AccessModes:      pulumi.ToStringArray([]string{ReadWriteOnce}),
+				StorageClassName: optional(a.StorageClass),
+				Resources:        &corev1.VolumeResourceRequirementsArgs{Requests: pulumi.StringMap{"storage": pulumi.String(a.Storage)}},
+			},
+		}, opts...)
+		if err != nil {
+			return err
+		}
+		data = claimVolume("data", claim.Metadata.Name().Elem(), false)
+		strategy.Type = pulumi.String("Recreate") // a second pod could not have the volume
+	}
+	if _, err := appsv1.NewDeployment(ctx, name+"-prometheus", &appsv1.DeploymentArgs{
+		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: pulumi.Int(1), Strategy: strategy,
+			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(rolePrometheus, name)},
+			Template: podTemplate(labels(rolePrometheus, name), &corev1.PodSpecArgs{
+				ServiceAccountName:           account,
+				AutomountServiceAccountToken: pulumi.Bool(false), // for those containers that ask for it below
+				SecurityContext:              restrictedPod(uidPrometheus),
+				Containers:                   corev1.ContainerArray{a.container(), a.exporter("127.0.0.1", accountMount())},
+				Volumes:                      corev1.VolumeArray{configVolume("config", configMap.Metadata.Name(), 0o444), configVolume("exporter", exporterConfig, 0o444), data, accountVolume()},
+			}),
+		},
+	}, opts...); err != nil {
+		return err
+	}
+	service, err := corev1.NewService(ctx, name+"-prometheus", &corev1.ServiceArgs{
+		Metadata: annotated(named(a.Namespace, rolePrometheus, name, name+"-prometheus"), skipAwait()),
+		Spec: &corev1.ServiceSpecArgs{
+			Selector: selectInstance(rolePrometheus, name),
+			Ports:    corev1.ServicePortArray{tcpPort(portNameHTTP, portPrometheus)},
+		},
+	}, opts...)
+	if err != nil {
+		return err
+	}
+	observability.QueryURL = pulumi.Sprintf("http://%s.%s.svc:%d", service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), portPrometheus)
+
+	egress := networkingv1.NetworkPolicyEgressRuleArray{
+		dns(),
+		&networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: networkingv1.NetworkPolicyPortArray{tcp(a.MetricsPort)}},
+		&networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)}},
+		// Kubernetes' API has no pods that a policy could select; after the Service's address is translated its port is 443 or 6443.
+		&networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(443), tcp(6443)}},
+	}
+	if a.DCGM != DCGMNone {
+		egress = append(egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portDCGM)}})
+	}
+	return networkPolicy(ctx, name, a.Namespace, rolePrometheus, allow{
+		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
+			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portPrometheus)}, // Grafana and KEDA live elsewhere
+		}},
+		egress: egress,
+	}, opts...)
+}
+
+// prometheusConfig is prometheus.yml; hosts are the pools', in their order.
+func (a *ObservabilityArgs) prometheusConfig(namespace, front, dcgm string, hosts []string) (string, error) {
+	type pool struct{ Name, Host string }
+	var pools []pool
+	for i, p := range a.Pools {
+		pools = append(pools, pool{p.Name, hosts[i]})
+	}
+	values := map[string]any{
+		"Namespace": namespace, "Host": front, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath,
+		"Pools": pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama, "ExporterPort": portExporter,
+		"DCGMHost": dcgm, "DCGMPort": portDCGM, "DCGMNamespace": "",
+	}
+	if a.DCGM == DCGMExisting {
+		values["DCGMNamespace"] = a.DCGMNamespace
+	}
+	return render("prometheus.yml.tmpl", values)
+}
+
+// account may list this namespace's Jobs, and where the GPU operator's exporters are.
+func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringInput, error) {
+	account, err := corev1.NewServiceAccount(ctx, name+"-prometheus", &corev1.ServiceAccountArgs{
+		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"), AutomountServiceAccountToken: pulumi.Bool(false),
+	}, opts...)
+	if err != nil {
+		return nil, err
+	}
+	grant := func(resource string, namespace pulumi.StringInput, group, kind string, verbs ...string) error {
+		role, err := rbacv1.NewRole(ctx, resource, &rbacv1.RoleArgs{
+			Metadata: named(namespace, rolePrometheus, name, resource),
+			Rules: rbacv1.PolicyRuleArray{&rbacv1.PolicyRuleArgs{
+				ApiGroups: pulumi.ToStringArray([]string{group}), Resources: pulumi.ToStringArray([]string{kind}), Verbs: pulumi.ToStringArray(verbs),
+			}},
+		}, opts...)
+		if err != nil {
+			return err
+		}
+		_, err = rbacv1.NewRoleBinding(ctx, resource, &rbacv1.RoleBindingArgs{
+			Metadata: named(namespace, rolePrometheus, name, resource),
+			RoleRef:  &rbacv1.RoleRefArgs{ApiGroup: pulumi.String("rbac.authorization.k8s.io"), Kind: pulumi.String("Role"), Name: role.Metadata.Name().Elem()},
+			Subjects: rbacv1.SubjectArray{&rbacv1.SubjectArgs{Kind: pulumi.String("ServiceAccount"), Name: account.Metadata.Name().Elem(), Namespace: account.Metadata.Namespace()}},
+		}, opts...)
+		return err
+	}
+	if err := grant(name+"-prometheus", a.Namespace, "batch", "jobs", "list"); err != nil {
+		return nil, err
+	}
+	if a.DCGM == DCGMExisting {
+		if err := grant(name+"-prometheus-dcgm", pulumi.String(a.DCGMNamespace), "", "pods", "get", "list", "watch"); err != nil {
+			return nil, err
+		}
+	}
+	return account.Metadata.Name().Elem(), nil
+}
+
+const accountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+func accountMount() *corev1.VolumeMountArgs { return mount("account", accountPath, true) }
+
+// accountVolume is what Kubernetes would mount into every container of the pod.
+func accountVolume() *corev1.VolumeArgs {
+	return &corev1.VolumeArgs{Name: pulumi.String("account"), Projected: &corev1.ProjectedVolumeSourceArgs{Sources: corev1.VolumeProjectionArray{
+		&corev1.VolumeProjectionArgs{ServiceAccountToken: &corev1.ServiceAccountTokenProjectionArgs{Path: pulumi.String("token")}},
+		&corev1.VolumeProjectionArgs{ConfigMap: &corev1.ConfigMapProjectionArgs{Name: pulumi.String("kube-root-ca.crt"), Items: corev1.KeyToPathArray{
+			&corev1.KeyToPathArgs{Key: pulumi.String("ca.crt"), Path: pulumi.String("ca.crt")},
+		}}},
+	}}}
+}
+
+func (a *ObservabilityArgs) container() *corev1.ContainerArgs {
+	size := "1GB" // of the node's disk
+	if a.Storage != "" {
+		size = "0" // the claim's share is not known here; the time bounds it
+	}
+	mounts := corev1.VolumeMountArray{mount("config", "/etc/prometheus", true), mount("data", "/prometheus", false)}
+	if a.DCGM == DCGMExisting {
+		mounts = append(mounts, accountMount()) // it looks for the exporters itself
+	}
+	return &corev1.ContainerArgs{
+		Name:  pulumi.String("prometheus"),
+		Image: pulumi.String(a.Image),
+		Command: pulumi.ToStringArray([]string{
+			"prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus",
+			"--storage.tsdb.retention.time=" + strconv.Itoa(a.RetentionDays) + "d", "--storage.tsdb.retention.size=" + size,
+			"--web.listen-address=:" + strconv.Itoa(portPrometheus), "--enable-feature=auto-reload-config",
+		}),
+		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portPrometheus)},
+		ReadinessProbe:  httpProbe(portNameHTTP, "/-/ready", 5, 3),
+		LivenessProbe:   httpProbe(portNameHTTP, "/-/healthy", 15, 4),
+		Resources:       requests("100m", "512Mi"),
+		SecurityContext: restrictedContainer(),
+		VolumeMounts:    mounts,
+	}
+}
+
+// exporterConfig makes the ConfigMap of json_exporter, which reads it once.
+func (a *ObservabilityArgs) exporterConfig(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrInput, error) {
+	config, err := corev1.NewConfigMap(ctx, name+"-exporter", &corev1.ConfigMapArgs{
+		Metadata: autonamed(a.Namespace, roleExporter, name), Data: pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
+	}, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return config.Metadata.Name(), nil
+}
+
+// exporter turns JSON into metrics, for whoever asks at the address.
+func (a *ObservabilityArgs) exporter(address string, mounts ...corev1.VolumeMountInput) *corev1.ContainerArgs {
+	// The kubelet reaches no loopback, so the probe asks from inside, in either case.
+	alive := func(periodSeconds, failures int) *corev1.ProbeArgs {
+		return &corev1.ProbeArgs{
+			Exec:          &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"wget", "-q", "-O", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/metrics", portExporter)})},
+			PeriodSeconds: pulumi.Int(periodSeconds), TimeoutSeconds: pulumi.Int(5), FailureThreshold: pulumi.Int(failures),
+		}
+	}
+	return &corev1.ContainerArgs{
+		Name:  pulumi.String("json-exporter"),
+		Image: pulumi.String(a.ExporterImage),
+		Args: pulumi.ToStringArray([]string{
+			"--config.file=/etc/json-exporter/json-exporter.yml", "--web.listen-address=" + address + ":" + strconv.Itoa(portExporter), "--log.level=warn",
+		}),
+		ReadinessProbe:  alive(10, 3),
+		LivenessProbe:   alive(30, 4),
+		Resources:       requests("10m", "64Mi"),
+		SecurityContext: restrictedContainer(),
+		VolumeMounts:    append(corev1.VolumeMountArray{mount("exporter", "/etc/json-exporter", true)}, mounts...),
+	}
+}

@@ -1,0 +1,111 @@
+package components
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes"
+	"github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/apiextensions"
+	appsv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/apps/v1"
+	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
+	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	"sigs.k8s.io/yaml"
+)
+
+// The objects for a Prometheus operator that is there already, and json_exporter as a Deployment of its own. Jobs and their state such a
+// Prometheus has from kube-state-metrics.
+
+func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
+	if err := a.exporterDeployment(ctx, name, opts...); err != nil {
+		return err
+	}
+	object := func(suffix, kind string, spec func(namespace string) (string, error)) error {
+		metadata := annotated(named(a.Namespace, rolePrometheus, name, name+suffix), pulumi.ToStringMap(a.Annotations))
+		if a.ReleaseLabel != "" {
+			metadata.Labels.(pulumi.StringMap)["release"] = pulumi.String(a.ReleaseLabel)
+		}
+		_, err := apiextensions.NewCustomResource(ctx, name+"-"+strings.ToLower(kind)+suffix, &apiextensions.CustomResourceArgs{
+			ApiVersion: pulumi.String("monitoring.coreos.com/v1"), Kind: pulumi.String(kind), Metadata: metadata,
+			OtherFields: kubernetes.UntypedArgs{"spec": a.Namespace.ToStringOutput().ApplyT(func(namespace string) (map[string]any, error) {
+				text, err := spec(namespace)
+				if err != nil {
+					return nil, err
+				}
+				var value map[string]any
+				return value, yaml.Unmarshal([]byte(text), &value)
+			})},
+		}, opts...)
+		return err
+	}
+	if err := object("", "PodMonitor", func(string) (string, error) {
+		return render("podmonitor-front.yml.tmpl", map[string]any{"Role": roleFront, "Port": portNameMetrics, "TeamsPath": teamsMetricsPath})
+	}); err != nil {
+		return err
+	}
+	if err := object("-servers", "PodMonitor", func(namespace string) (string, error) {
+		return render("podmonitor-servers.yml.tmpl", map[string]any{
+			"Role": roleServer, "Port": portNameHTTP, "ServerJobs": serverJobs, "ModelNames": metricRenamings(),
+			"Exporter": fmt.Sprintf("%s-exporter.%s.svc:%d", name, namespace, portExporter),
+		})
+	}); err != nil {
+		return err
+	}
+	if a.DCGM == DCGMDeploy {
+		if err := object("-dcgm", "PodMonitor", func(namespace string) (string, error) {
+			return render("podmonitor-dcgm.yml.tmpl", map[string]any{"Role": roleDCGM, "Port": portNameMetrics, "Namespace": namespace + dcgmSuffix})
+		}); err != nil {
+			return err
+		}
+	}
+	if err := object("", "PrometheusRule", func(string) (string, error) { return file("rules.yml"), nil }); err != nil {
+		return err
+	}
+	return object("-stack", "PrometheusRule", a.stackSeries)
+}
+
+// exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and nothing else.
+func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
+	instance := name + "-exporter"
+	config, err := a.exporterConfig(ctx, name, opts...)
+	if err != nil {
+		return err
+	}
+	container := a.exporter("")
+	container.Ports = corev1.ContainerPortArray{containerPort(portNameHTTP, portExporter)}
+	if _, err := appsv1.NewDeployment(ctx, instance, &appsv1.DeploymentArgs{
+		Metadata: named(a.Namespace, roleExporter, instance, instance),
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: pulumi.Int(1),
+			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleExporter, instance)},
+			Template: &corev1.PodTemplateSpecArgs{
+				Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleExporter, instance)},
+				Spec: &corev1.PodSpecArgs{
+					AutomountServiceAccountToken: pulumi.Bool(false),
+					SecurityContext:              restrictedPod(uidPrometheus),
+					Containers:                   corev1.ContainerArray{container},
+					Volumes:                      corev1.VolumeArray{configVolume("exporter", config, 0o444)},
+				},
+			},
+		},
+	}, opts...); err != nil {
+		return err
+	}
+	if _, err := corev1.NewService(ctx, instance, &corev1.ServiceArgs{
+		Metadata: annotated(named(a.Namespace, roleExporter, instance, instance), skipAwait()),
+		Spec: &corev1.ServiceSpecArgs{
+			Selector: selectInstance(roleExporter, instance), Ports: corev1.ServicePortArray{tcpPort(portNameHTTP, portExporter)},
+		},
+	}, opts...); err != nil {
+		return err
+	}
+	return networkPolicy(ctx, instance, a.Namespace, roleExporter, allow{
+		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
+			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portExporter)}, // the operator's Prometheus lives elsewhere
+		}},
+		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
+			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
+		}},
+	}, opts...)
+}

@@ -1,0 +1,79 @@
+package components
+
+import (
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// What the stack's config says, as series: alerts and the dashboard compare with it what is measured.
+
+// ObservedPool is a pool as the metrics should know it.
+type ObservedPool struct {
+	Name string
+	// GPUs of a pod.
+	GPUs int
+	// MinReplicas and MaxReplicas of the pool.
+	MinReplicas, MaxReplicas int
+	// Models that the pool answers for.
+	Models []ObservedModel
+}
+
+// ObservedModel is a model of a pool.
+type ObservedModel struct {
+	Name string
+	// Slots are the requests for the model that one pod answers at a time; 0 for a model that waits in another's queue.
+	Slots int
+	// Digest of the model's manifest by models.lock.yaml, sha256:…; empty where it has none.
+	Digest string
+}
+
+type recordingRule struct {
+	Record string            `json:"record"`
+	Expr   string            `json:"expr"`
+	Labels map[string]string `json:"labels"`
+}
+
+// stackSeries are the rules of stack.yml: constants under the names of pools and models.
+func (a *ObservabilityArgs) stackSeries(namespace string) (string, error) {
+	var rules []recordingRule
+	constant := func(record string, value int, labels ...string) {
+		rule := recordingRule{Record: record, Expr: fmt.Sprintf("vector(%d)", value), Labels: map[string]string{"namespace": namespace}}
+		for i := 0; i+1 < len(labels); i += 2 {
+			if labels[i+1] != "" {
+				rule.Labels[labels[i]] = labels[i+1]
+			}
+		}
+		rules = append(rules, rule)
+	}
+	constant("ollama_queue_length_limit", a.QueueLength)
+	for _, pool := range a.Pools {
+		constant("ollama_pool_gpus", pool.GPUs, "pool", pool.Name)
+		constant("ollama_pool_replicas_min", pool.MinReplicas, "pool", pool.Name)
+		constant("ollama_pool_replicas_max", pool.MaxReplicas, "pool", pool.Name)
+		for _, model := range pool.Models {
+			name := metricModel(model.Name)
+			if model.Slots > 0 {
+				constant("ollama_pool_slots", model.Slots, "pool", pool.Name, "model", name)
+			}
+			constant("ollama_model_expected", 1, "pool", pool.Name, "model", name, "digest", strings.TrimPrefix(model.Digest, "sha256:"))
+		}
+	}
+	text, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "ollama-stack", "rules": rules}}})
+	return string(text), err
+}
+
+// metricModel is a model's name as a label of the metrics: that of its backend.
+func metricModel(model string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
+}
+
+// renaming is a step of relabelling.
+type renaming struct{ Regex, Replacement string }
+
+// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step replaces one.
+func metricRenamings() []renaming {
+	slash := renaming{"([^/]*)/(.*)", "${1}_$2"}
+	return []renaming{{"(.+):latest", "$1"}, slash, slash, slash}
+}

@@ -1,0 +1,258 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/csv"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// From a request to a new pod and back: KEDA, or prometheus-adapter, with the stack's own Prometheus and real servers.
+
+// extra builds what a trial needs besides the stack, and returns where each part of it is.
+func extra(t *testing.T, names ...string) map[string]string {
+	t.Helper()
+	out, _, err := local(t, append([]string{"extra"}, names...)...)
+	require.NoError(t, err)
+	folders := map[string]string{}
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		name, folder, _ := strings.Cut(line, " ")
+		folders[name] = folder
+	}
+	return folders
+}
+
+func kedaUp(t *testing.T) {
+	folders := extra(t, "keda")
+	kubectl(t, "apply", "--server-side", "-k", folders["keda-crds"])
+	kubectl(t, "apply", "-f", filepath.Join(project, "test/e2e/testdata/keda.yaml"))
+	kubectl(t, "wait", "-n", "keda", "--for=condition=Available", "deployment", "--all", "--timeout=180s")
+	kubectl(t, "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=120s")
+}
+
+func kedaDown(t *testing.T) {
+	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/keda.yaml"))
+}
+
+// scaledPool is the stack with a pool that an autoscaler has; quiet times are short, so that a test sees their end.
+func scaledPool(t *testing.T, engine, replicas string) string {
+	return withChatPool(t, "gpu: {count: 1}, replicas: "+replicas+", models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 1, contextLength: 1024, parallel: 2, cpu: 100m, memory: 1Gi",
+		"  ollama-k8s:update:", "  ollama-k8s:autoscaling: {engine: "+engine+", quietSeconds: 30}\n  ollama-k8s:update:")
+}
+
+func replicas(t *testing.T) int {
+	t.Helper()
+	count, err := strconv.Atoi(kubectl(t, "get", "deployment", "-n", "ollama", "ollama-chat", "-o", "jsonpath={.spec.replicas}"))
+	require.NoError(t, err)
+	return count
+}
+
+func awaitReplicas(t *testing.T, want int, within time.Duration) {
+	t.Helper()
+	began := time.Now()
+	require.Eventually(t, func() bool { return replicas(t) == want }, within, time.Second, "%d replicas", want)
+	t.Logf("%d replicas after %.0f s", want, time.Since(began).Seconds())
+}
+
+// crowd is a number of clients that each have one request after the other answered.
+type crowd struct {
+	t        *testing.T
+	endpoint string
+	key      string
+	lock     sync.Mutex
+	wanted   int
+	clients  sync.WaitGroup
+	requests int
+	failures []string
+	history  [][]string // time, series, value
+}
+
+func newCrowd(t *testing.T) *crowd {
+	outputs := assignments(t, "outputs")
+	return &crowd{t: t, endpoint: outputs["ENDPOINT"], key: outputs["KEY_IDE"]}
+}
+
+// become so many.
+func (c *crowd) become(clients int) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	now := time.Now().UTC()
+	// Both ends of the step, for a chart draws lines from point to point.
+	c.history = append(c.history, []string{now.Format(time.RFC3339Nano), "clients", strconv.Itoa(c.wanted)}, []string{now.Add(time.Millisecond).Format(time.RFC3339Nano), "clients", strconv.Itoa(clients)})
+	for i := c.wanted; i < clients; i++ {
+		c.clients.Go(func() {
+			for {
+				c.lock.Lock()
+				enough := i >= c.wanted
+				c.lock.Unlock()
+				if enough {
+					return
+				}
+				_, _, err := talk(c.endpoint, c.key, 60)
+				c.lock.Lock()
+				c.requests++
+				if err != nil {
+					c.failures = append(c.failures, time.Now().Format("15:04:05 ")+err.Error())
+				}
+				c.lock.Unlock()
+			}
+		})
+	}
+	c.wanted = clients
+}
+
+// leave, and say what they met.
+func (c *crowd) leave() {
+	c.become(0)
+	c.clients.Wait()
+	c.t.Logf("%d requests, %d failed", c.requests, len(c.failures))
+	assert.Empty(c.t, c.failures)
+}
+
+// shares are the answers that each of the pool's servers gave, as the front has them by slot.
+func shares(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, s := range query(t, `sum by (server) (haproxy_server_http_responses_total{proxy="model:chat:tiny-endless",code="2xx"}) > 0`) {
+		found[s.Metric["server"]] = fmt.Sprint(s.Value[1])
+	}
+	return found
+}
+
+// draw a chart of the time since began, if anybody wants one: CHARTS names the folder.
+func (c *crowd) draw(chart string, began time.Time) {
+	folder := os.Getenv("CHARTS")
+	if folder == "" {
+		return
+	}
+	now := time.Now().UTC()
+	c.history = append(c.history, []string{now.Format(time.RFC3339Nano), "clients", strconv.Itoa(c.wanted)})
+	data := filepath.Join(c.t.TempDir(), "clients.csv")
+	file, err := os.Create(data)
+	require.NoError(c.t, err)
+	require.NoError(c.t, csv.NewWriter(file).WriteAll(append([][]string{{"time", "series", "value"}}, c.history...)))
+	require.NoError(c.t, file.Close())
+	for _, args := range [][]string{
+		{"-chart", filepath.Join(project, "test/e2e/testdata", chart+".json"), "-data", data, "-out", filepath.Join(folder, chart+".svg")},
+		{"-dashboard", filepath.Join(project, "components/files/dashboard.json"), "-out", filepath.Join(folder, "dashboard.svg")},
+	} {
+		command := exec.Command("go", append([]string{"-C", filepath.Join(project, "test/charts"), "run", ".", "-prometheus", prometheusAt(c.t),
+			"-from", began.UTC().Format(time.RFC3339), "-to", now.Format(time.RFC3339)}, args...)...)
+		out, err := command.CombinedOutput()
+		require.NoError(c.t, err, string(out))
+	}
+}
+
+// scaleUpAndDown is the whole chain: load, queue, a new pod, its work, an end of the load, and back.
+func scaleUpAndDown(t *testing.T) {
+	mustUp(t, "--config", scaledPool(t, "keda", "{min: 1, max: 3}"))
+	kubectl(t, "wait", "-n", "ollama", "--for=condition=Ready", "scaledobject/autoscaling-chat", "--timeout=60s")
+	awaitReplicas(t, 1, 3*time.Minute)
+	require.Eventually(t, func() bool { return len(loaded(t)) == 1 }, time.Minute, time.Second)
+	awaitMetric(t, "haproxy_backend_active_servers", 1)
+	before := loaded(t)
+	began := time.Now()
+	clients := newCrowd(t)
+
+	clients.become(1)
+	require.Eventually(t, func() bool {
+		return len(query(t, `ollama_requests_inflight{pool="chat",model="tiny-endless"} == 1`)) == 1
+	}, time.Minute, time.Second)
+	clients.become(6)
+	queued := time.Now()
+	require.Eventually(t, func() bool { return len(query(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} > 0`)) == 1 }, time.Minute, time.Second)
+	awaitReplicas(t, 2, 2*time.Minute)
+	awaitMetric(t, "haproxy_backend_active_servers", 2)
+	t.Logf("from the first queued request until the new pod is in the front: %.0f s", time.Since(queued).Seconds())
+
+	// Prometheus goes, in the middle of it. Three pods are wanted, and one would be if no number meant 0.
+	kubectl(t, "scale", "-n", "ollama", "deployment/observability-prometheus", "--replicas=0")
+	kubectl(t, "wait", "-n", "ollama", "--for=delete", "pod", "-l", "app.kubernetes.io/component=prometheus", "--timeout=60s")
+	require.Eventually(t, func() bool {
+		require.Equal(t, 2, replicas(t), "without numbers the replicas stay")
+		return strings.Contains(kubectl(t, "get", "hpa", "-n", "ollama", "keda-hpa-autoscaling-chat", "-o", `jsonpath={.status.conditions[?(@.type=="ScalingActive")].reason}`), "FailedGetExternalMetric")
+	}, 2*time.Minute, time.Second, "the HPA should miss its metric")
+	// Two rounds of the HPA's 15 s, and more than the 30 quiet seconds.
+	for ends := time.Now().Add(40 * time.Second); time.Now().Before(ends); time.Sleep(2 * time.Second) {
+		require.Equal(t, 2, replicas(t), "without numbers the replicas stay")
+	}
+	t.Log("Prometheus away: 2 replicas held")
+	kubectl(t, "scale", "-n", "ollama", "deployment/observability-prometheus", "--replicas=1")
+	awaitReplicas(t, 3, 4*time.Minute)
+	awaitMetric(t, "haproxy_backend_active_servers", 3)
+	require.Eventually(t, func() bool { return len(query(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} == 0`)) == 1 }, time.Minute, time.Second, "six slots for six clients")
+
+	// An update in the middle of it.
+	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 1, max: 3}"))
+	assert.Regexp(t, `changes: +\d+ same\n`, out)
+	preview, _, err := local(t, "preview", "--config", scaledPool(t, "keda", "{min: 1, max: 3}"))
+	require.NoError(t, err)
+	assert.Regexp(t, `changes: +\d+ same\n`, preview)
+	assert.Equal(t, 3, replicas(t))
+
+	at := shares(t)
+	require.Eventually(t, func() bool { // each has had work since it came
+		now := shares(t)
+		return len(now) == 3
+	}, time.Minute, time.Second, "%v", at)
+	t.Logf("answers by server: %v", shares(t))
+	clients.leave()
+	awaitReplicas(t, 1, 3*time.Minute)
+	awaitMetric(t, "haproxy_backend_active_servers", 1)
+	clients.draw("scaling", began)
+	t.Logf("servers before: %v, after: %v", before, loaded(t))
+}
+
+// idleToZero lets a pool go that nobody asks, and wakes it by a request.
+func idleToZero(t *testing.T) {
+	mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
+	endpoint, key := assignments(t, "outputs")["ENDPOINT"], assignments(t, "outputs")["KEY_IDE"]
+	awaitReplicas(t, 0, 5*time.Minute)
+	awaitMetric(t, "haproxy_backend_active_servers", 0)
+	total, first, err := talk(endpoint, key, 20)
+	require.NoError(t, err, "the first request is held until a server is there")
+	t.Logf("woken: first byte after %.1f s, whole answer after %.1f s", first.Seconds(), total.Seconds())
+	assert.Equal(t, 1, replicas(t))
+	// Nothing changes by an update while the pool sleeps, either.
+	awaitReplicas(t, 0, 5*time.Minute)
+	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
+	assert.Regexp(t, `changes: +\d+ same\n`, out)
+	assert.Equal(t, 0, replicas(t))
+}
+
+// scaleByAdapter is the short way there and back with a plain HorizontalPodAutoscaler.
+func scaleByAdapter(t *testing.T) {
+	kedaDown(t)
+	extra(t, "prometheus-adapter")
+	rules, err := os.ReadFile(filepath.Join(project, "docs/prometheus-adapter.yaml"))
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	require.NoError(t, os.WriteFile(file, rules, 0o600))
+	kubectl(t, "apply", "-f", filepath.Join(project, "test/e2e/testdata/prometheus-adapter.yaml"))
+	kubectl(t, "create", "configmap", "-n", "prometheus-adapter", "prometheus-adapter-rules", "--from-file=config.yaml="+file)
+	mustUp(t, "--config", scaledPool(t, "hpa", "{min: 1, max: 2}"))
+	kubectl(t, "wait", "-n", "prometheus-adapter", "--for=condition=Available", "deployment", "--all", "--timeout=120s")
+	require.Eventually(t, func() bool {
+		return kubectl(t, "get", "hpa", "-n", "ollama", "autoscaling-chat", "-o", `jsonpath={.status.conditions[?(@.type=="ScalingActive")].status}`) == "True"
+	}, 3*time.Minute, 2*time.Second, "the HPA should have its metric")
+	t.Log(kubectl(t, "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/ollama/ollama_requests_inflight?labelSelector=pool%3Dchat"))
+	awaitReplicas(t, 1, 3*time.Minute)
+	clients := newCrowd(t)
+	clients.become(4)
+	awaitReplicas(t, 2, 2*time.Minute)
+	awaitMetric(t, "haproxy_backend_active_servers", 2)
+	clients.leave()
+	awaitReplicas(t, 1, 3*time.Minute)
+	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/prometheus-adapter.yaml"))
+}
