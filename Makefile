@@ -28,7 +28,7 @@ down: bin/local ## Stop that cluster and remove what it left on the machine, but
 test: ## Run the tests: no cluster is needed
 	@tools/debian-packages.sh dash
 	@HAPROXY=$$($(TOOL) haproxy) PROMTOOL=$$($(TOOL) promtool) JSON_EXPORTER=$$($(TOOL) json-exporter) && export HAPROXY PROMTOOL JSON_EXPORTER && \
-	go test ./... && go -C local test ./...
+	go test ./... && go -C local test ./... && go -C test/charts test ./...
 
 .PHONY: e2e
 e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, real pods, real Ollama (as root)

@@ -80,6 +80,10 @@ func unknown(names, exported []string) (missing []string) {
 
 // metricsContract holds what rules, alerts, dashboard and scalers read against what the sources really export.
 func metricsContract(t *testing.T) {
+	sleeper := filepath.Join(project, "test/e2e/testdata/sleeper.yaml")
+	kubectl(t, "apply", "-f", sleeper)
+	defer kubectl(t, "delete", "-f", sleeper)
+	require.Eventually(t, func() bool { return len(query(t, `kube_job_status_active{job_name="sleeper"}`)) == 1 }, 90*time.Second, time.Second, "a Job that runs is seen")
 	status, body := askAt(t, prometheusAt(t), "GET", "/api/v1/label/__name__/values", "", "")
 	require.Equal(t, 200, status)
 	var answer struct{ Data []string }

@@ -233,6 +233,7 @@ func idleToZero(t *testing.T) {
 
 // scaleByAdapter is the short way there and back with a plain HorizontalPodAutoscaler.
 func scaleByAdapter(t *testing.T) {
+	mustUp(t) // KEDA must be there to let its ScaledObjects go
 	kedaDown(t)
 	extra(t, "prometheus-adapter")
 	rules, err := os.ReadFile(filepath.Join(project, "docs/prometheus-adapter.yaml"))
