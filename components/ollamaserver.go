@@ -151,6 +151,8 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"})) // or each update would reset what the autoscaler decided
 	} else {
 		replicas = pulumi.Int(a.Replicas)
+		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
+		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
 	}
 	timeouts := func(limit string) []pulumi.ResourceOption {
 		return append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: limit, Update: limit, Delete: serverTimeout})}, opts...)

@@ -4,11 +4,14 @@ package e2e
 
 import "testing"
 
-// TestBench measures the front alone, on a cluster that is up or comes up: `make bench`.
+// TestBench measures the front alone, scaling by prometheus-adapter, and how updates grow with the fleet, on a cluster that is up or comes up: `make bench`.
 func TestBench(t *testing.T) {
 	mustUp(t)
 	t.Run("one queue", oneQueue)
 	t.Run("up", streamsUp)
+	t.Run("cost before real models", overheadBeforeModels)
 	t.Run("cost", overhead)
 	t.Run("a flooding team", noisyNeighbour)
+	t.Run("a plain HorizontalPodAutoscaler", scaleByAdapter)
+	t.Run("a fleet", fleet)
 }

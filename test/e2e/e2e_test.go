@@ -166,6 +166,12 @@ func TestTheWholeStack(t *testing.T) {
 	step("no stream is cut by a deleted pod, rollouts or a rotated key", uncutStreams)
 	step("a killed server takes its own streams along and no others", killedOllama)
 	step("people sign in by their identity provider", signedIn)
+	step("what is broken is told by an alert, and what is mended by its end", liveAlerts)
+	step("rules, dashboard and scalers read what is exported", metricsContract)
+	step("KEDA is installed", kedaUp)
+	step("a pool grows with its load and shrinks after it, and holds while Prometheus is away", scaleUpAndDown)
+	step("an idle pool goes, and a request brings it back", idleToZero)
+	step("KEDA is taken away", kedaDown)
 	step("a killed part comes back with the next up", killedParts)
 	step("down leaves nothing", func(t *testing.T) {
 		_, _, err := local(t, "down")

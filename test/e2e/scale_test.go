@@ -41,10 +41,6 @@ func kedaUp(t *testing.T) {
 	kubectl(t, "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=120s")
 }
 
-func kedaDown(t *testing.T) {
-	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/keda.yaml"))
-}
-
 // scaledPool is the stack with a pool that an autoscaler has; quiet times are short, so that a test sees their end.
 func scaledPool(t *testing.T, engine, replicas string) string {
 	return withChatPool(t, "gpu: {count: 1}, replicas: "+replicas+", models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 1, contextLength: 1024, parallel: 2, cpu: 100m, memory: 1Gi",
@@ -220,21 +216,24 @@ func idleToZero(t *testing.T) {
 	endpoint, key := assignments(t, "outputs")["ENDPOINT"], assignments(t, "outputs")["KEY_IDE"]
 	awaitReplicas(t, 0, 5*time.Minute)
 	awaitMetric(t, "haproxy_backend_active_servers", 0)
+	// An update while the pool sleeps changes nothing, either.
+	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
+	assert.Regexp(t, `changes: +\d+ same\n`, out)
+	require.Equal(t, 0, replicas(t))
 	total, first, err := talk(endpoint, key, 20)
 	require.NoError(t, err, "the first request is held until a server is there")
 	t.Logf("woken: first byte after %.1f s, whole answer after %.1f s", first.Seconds(), total.Seconds())
 	assert.Equal(t, 1, replicas(t))
-	// Nothing changes by an update while the pool sleeps, either.
-	awaitReplicas(t, 0, 5*time.Minute)
-	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
-	assert.Regexp(t, `changes: +\d+ same\n`, out)
-	assert.Equal(t, 0, replicas(t))
+}
+
+// kedaDown takes KEDA away, after its ScaledObjects: it must be there to let them go.
+func kedaDown(t *testing.T) {
+	mustUp(t)
+	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/keda.yaml"))
 }
 
 // scaleByAdapter is the short way there and back with a plain HorizontalPodAutoscaler.
 func scaleByAdapter(t *testing.T) {
-	mustUp(t) // KEDA must be there to let its ScaledObjects go
-	kedaDown(t)
 	extra(t, "prometheus-adapter")
 	rules, err := os.ReadFile(filepath.Join(project, "docs/prometheus-adapter.yaml"))
 	require.NoError(t, err)
