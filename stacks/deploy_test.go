@@ -98,6 +98,10 @@ func variants(t *testing.T) map[string]map[string]string {
 	change("a gateway", "dev", map[string]string{"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`})
 	change("nodes of Karpenter beside one volume", "rwo", map[string]string{"autoscaling": `{"karpenter":{"nodeClass":{"group":"karpenter.k8s.aws","kind":"EC2NodeClass","name":"gpu"}}}`})
 	change("a queue that is there already", "per-replica", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"queue":"serving"}}`, "autoscaling": `{}`})
+	change("a Prometheus that remembers, and our own exporters of GPUs", "dev", map[string]string{"observability": `{"retentionDays":30,"storage":"20Gi","storageClass":"fast","annotations":{"grafana_folder":"LLMs"},"dcgm":"deploy"}`})
+	change("the GPU operator's exporters", "dev", map[string]string{"observability": `{"dcgm":"existing"}`})
+	change("our own exporters of GPUs for an operator's Prometheus", "dev", map[string]string{"observability": `{"prometheus":"operator","dcgm":"deploy"}`})
+	change("a pool that sleeps", "dev", map[string]string{"autoscaling": `{"engine":"keda"}`, "pools": `{"chat":{"replicas":{"min":0,"max":1}}}`})
 	change("a spare GPU", "prod", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`, "models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`})
 	return all
 }

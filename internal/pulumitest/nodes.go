@@ -23,7 +23,7 @@ func nodesCanGo(objects []Object) (wrong []string) {
 	const prefix = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	for _, p := range pods(objects) {
 		annotations := p.annotations()
-		if annotations[prefix] == "false" { // says that it means it
+		if annotations[prefix] == "false" || p.owner.Kind() == "DaemonSet" { // says that it means it; goes with its node
 			continue
 		}
 		safe, _ := annotations[prefix+"-local-volumes"].(string)

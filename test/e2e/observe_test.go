@@ -119,7 +119,7 @@ func liveAlerts(t *testing.T) {
 	mustUp(t)
 	_, _, err := talkTo(server(t), "", "tiny", 2)
 	require.NoError(t, err)
-	volume := strings.TrimSpace(kubectl(t, "get", "pv", "-o", `jsonpath={range .items[?(@.spec.claimRef.name=="models")]}{.spec.hostPath.path}{.spec.local.path}{"\n"}{end}`))
+	volume := kubectl(t, "get", "pv", kubectl(t, "get", "pvc", "-n", "ollama", "models", "-o", "jsonpath={.spec.volumeName}"), "-o", "jsonpath={.spec.hostPath.path}")
 	manifests, err := filepath.Glob(filepath.Join(volume, "manifests", "*", "*", "code-reviewer"))
 	require.NoError(t, err)
 	require.Len(t, manifests, 1, "in %s", volume)

@@ -182,7 +182,7 @@ func (w *where) tell(ctx context.Context, log *progress.Log, result engine.Resul
 	fmt.Printf("took:       %d s%s\n", int(time.Since(began).Seconds()), until)
 	fmt.Printf("endpoint:   %s\n", endpoint)
 	fmt.Printf("models:     %v\n", result.Outputs["models"])
-	fmt.Printf("%s\nAsk it yourself:\n  %s\n\nLook around:\n  export KUBECONFIG=%s\n  kubectl get pods -A\n", result.Outputs["curl"], kubeconfig)
+	fmt.Printf("%s\nAsk it yourself:\n  %s\n\nLook around:\n  export KUBECONFIG=%s\n  kubectl get pods -A\n", says, result.Outputs["curl"], kubeconfig)
 	return nil
 }
 
