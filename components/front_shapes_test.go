@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -363,4 +364,28 @@ func TestAFrontIsReadyOnceItHasFoundAServerForEachModelOrHasLookedForLong(t *tes
 		}
 		up.Store(false)
 	}
+}
+
+func TestATokenGoesOnAtOnce(t *testing.T) {
+	t.Parallel()
+	const pause = 150 * time.Millisecond // between tokens; the kernel would hold a small packet for up to 200 ms to join it to the next
+	r := start(t, func(w http.ResponseWriter, r *http.Request) {
+		for i := 0; r.URL.Path != "/api/version" && i < 3; i++ {
+			fmt.Fprint(w, "data: {}\n\n")
+			w.(http.Flusher).Flush()
+			time.Sleep(pause) // the model's own pace
+		}
+	})
+	var late []time.Duration
+	for range 5 {
+		began := time.Now()
+		response, err := r.client.Do(request(t, "POST", r.api+"/v1/chat/completions", "key-ide", `{"model":"tiny","stream":true}`))
+		require.NoError(t, err)
+		_, err = response.Body.Read(make([]byte, 1))
+		require.NoError(t, err)
+		late = append(late, time.Since(began))
+		response.Body.Close()
+	}
+	slices.Sort(late)
+	assert.Less(t, late[2], pause/2, "the first token, of %v", late)
 }

@@ -156,7 +156,7 @@ func scaleUpAndDown(t *testing.T) {
 	kubectl(t, "wait", "-n", "ollama", "--for=condition=Ready", "scaledobject/autoscaling-chat", "--timeout=60s")
 	awaitReplicas(t, 1, 3*time.Minute)
 	require.Eventually(t, func() bool { return len(loaded(t)) == 1 }, time.Minute, time.Second)
-	awaitMetric(t, "haproxy_backend_active_servers", 1)
+	awaitServers(t, 1)
 	before := loaded(t)
 	began := time.Now()
 	clients := newCrowd(t)
@@ -169,7 +169,7 @@ func scaleUpAndDown(t *testing.T) {
 	queued := time.Now()
 	require.Eventually(t, func() bool { return len(query(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} > 0`)) == 1 }, time.Minute, time.Second)
 	awaitReplicas(t, 2, 2*time.Minute)
-	awaitMetric(t, "haproxy_backend_active_servers", 2)
+	awaitServers(t, 2)
 	t.Logf("from the first queued request until the new pod is in the front: %.0f s", time.Since(queued).Seconds())
 
 	// Prometheus goes, in the middle of it. Three pods are wanted, and one would be if no number meant 0.
@@ -186,7 +186,7 @@ func scaleUpAndDown(t *testing.T) {
 	t.Log("Prometheus away: 2 replicas held")
 	kubectl(t, "scale", "-n", "ollama", "deployment/observability-prometheus", "--replicas=1")
 	awaitReplicas(t, 3, 4*time.Minute)
-	awaitMetric(t, "haproxy_backend_active_servers", 3)
+	awaitServers(t, 3)
 	require.Eventually(t, func() bool { return len(query(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} == 0`)) == 1 }, time.Minute, time.Second, "six slots for six clients")
 
 	// An update in the middle of it.
@@ -205,7 +205,7 @@ func scaleUpAndDown(t *testing.T) {
 	t.Logf("answers by server: %v", shares(t))
 	clients.leave()
 	awaitReplicas(t, 1, 3*time.Minute)
-	awaitMetric(t, "haproxy_backend_active_servers", 1)
+	awaitServers(t, 1)
 	clients.draw("scaling", began)
 	t.Logf("servers before: %v, after: %v", before, loaded(t))
 }
@@ -215,7 +215,7 @@ func idleToZero(t *testing.T) {
 	mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
 	endpoint, key := assignments(t, "outputs")["ENDPOINT"], assignments(t, "outputs")["KEY_IDE"]
 	awaitReplicas(t, 0, 5*time.Minute)
-	awaitMetric(t, "haproxy_backend_active_servers", 0)
+	awaitServers(t, 0)
 	// An update while the pool sleeps changes nothing, either.
 	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
 	assert.Regexp(t, `changes: +\d+ same\n`, out)
@@ -251,7 +251,7 @@ func scaleByAdapter(t *testing.T) {
 	clients := newCrowd(t)
 	clients.become(4)
 	awaitReplicas(t, 2, 2*time.Minute)
-	awaitMetric(t, "haproxy_backend_active_servers", 2)
+	awaitServers(t, 2)
 	clients.leave()
 	awaitReplicas(t, 1, 3*time.Minute)
 	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/prometheus-adapter.yaml"))
