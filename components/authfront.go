@@ -254,8 +254,9 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.S
 		data["oauth2-proxy.cfg"], data["oidc.sh"] = pulumi.String(config), pulumi.String(file("oidc.sh"))
 	}
 	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
-		Metadata: autonamed(a.Namespace, roleFront, name),
-		Data:     data,
+		Metadata:  autonamed(a.Namespace, roleFront, name),
+		Data:      data,
+		Immutable: pulumi.Bool(true),
 	}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err

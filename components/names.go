@@ -78,7 +78,7 @@ func named(namespace pulumi.StringInput, r role, instance, name string) *metav1.
 }
 
 // autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the pods that mount
-// it roll because its name changed, and the former object goes after them.
+// it roll because its name changed, and the former object goes after them. A ConfigMap must say that it is immutable; others are updated in place.
 func autonamed(namespace pulumi.StringInput, r role, instance string) *metav1.ObjectMetaArgs {
 	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: labels(r, instance)}
 }

@@ -122,7 +122,7 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
 	const script = "drain.sh"
 	scripts, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
-		Metadata: autonamed(a.Namespace, roleServer, name), Data: pulumi.StringMap{script: pulumi.String(file(script))},
+		Metadata: autonamed(a.Namespace, roleServer, name), Data: pulumi.StringMap{script: pulumi.String(file(script))}, Immutable: pulumi.Bool(true),
 	}, opts...)
 	if err != nil {
 		return err

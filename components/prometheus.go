@@ -211,6 +211,7 @@ func (a *ObservabilityArgs) container() *corev1.ContainerArgs {
 func (a *ObservabilityArgs) exporterConfig(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrInput, error) {
 	config, err := corev1.NewConfigMap(ctx, name+"-exporter", &corev1.ConfigMapArgs{
 		Metadata: autonamed(a.Namespace, roleExporter, name), Data: pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
+		Immutable: pulumi.Bool(true),
 	}, opts...)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func (a *ModelStoreArgs) config(ctx *pulumi.Context, name, plan string, opts ...
 			data[fileKey(m.Name)] = pulumi.String(m.Modelfile)
 		}
 	}
-	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{Metadata: autonamed(a.Namespace, roleWriter, name), Data: data}, opts...)
+	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{Metadata: autonamed(a.Namespace, roleWriter, name), Data: data, Immutable: pulumi.Bool(true)}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err
 	}

@@ -98,6 +98,8 @@ func (c *Config) namespace(ctx *pulumi.Context) (pulumi.StringInput, pulumi.Reso
 		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and everything is replaced.
 		ClusterIdentifier:     pulumi.String(ctx.Project() + "/" + ctx.Stack()),
 		EnableServerSideApply: pulumi.Bool(true),
+		// One that says that it is immutable is replaced, any other is updated in place.
+		EnableConfigMapMutable: pulumi.Bool(true),
 	}
 	if c.Cluster.Context != "" {
 		args.Context = pulumi.String(c.Cluster.Context)

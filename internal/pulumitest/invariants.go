@@ -15,7 +15,7 @@ func Violations(resources []Resource) []string {
 	var wrong []string
 	for _, check := range []func([]Object) []string{
 		selectorsMatchPods, servicePortsReachContainers, referencesResolve, podsAreRestricted, containersAreSizedAndProbed, imagesArePinned,
-		policiesCoverPods, scalersOwnReplicas, targetsExist, nodesCanGo, nodePoolsTakeTheirPods, queuesExist,
+		policiesCoverPods, scalersOwnReplicas, configsReachTheirPods, targetsExist, nodesCanGo, nodePoolsTakeTheirPods, queuesExist,
 	} {
 		wrong = append(wrong, check(objects)...)
 	}
@@ -157,6 +157,25 @@ func referencesResolve(objects []Object) (wrong []string) {
 				if !volumes[m["name"]] {
 					wrong = append(wrong, fmt.Sprintf("%s: container %v mounts %v, which is no volume", p.owner.key(), c["name"], m["name"]))
 				}
+			}
+		}
+	}
+	return wrong
+}
+
+// configsReachTheirPods: a pod learns of a changed ConfigMap by a new name, which an immutable one gets, or reads it anew by itself.
+func configsReachTheirPods(objects []Object) (wrong []string) {
+	mutable := map[any]bool{}
+	for _, o := range objects {
+		if o.Kind() == "ConfigMap" && o["immutable"] != true {
+			mutable[o.Name()] = true
+		}
+	}
+	for _, p := range pods(objects) {
+		reads := strings.Contains(p.spec.Text(), "--enable-feature=auto-reload-config")
+		for _, v := range p.spec.list("volumes") {
+			if name := v.at("configMap", "name"); mutable[name] && !reads {
+				wrong = append(wrong, fmt.Sprintf("%s: would not learn of a change of ConfigMap %v, which is not immutable", p.owner.key(), name))
 			}
 		}
 	}

@@ -210,7 +210,8 @@ func paced(t *testing.T, servers, slots int) (stop func()) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(project, "test/e2e/testdata/pacer.yaml"))
 	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "pacer.yaml")
+	file := filepath.Join(os.TempDir(), "ollama-k8s-pacer.yaml") // the test's own folder may have a comma in its name, which kubectl takes for two files
+	t.Cleanup(func() { _ = os.Remove(file) })
 	changed := strings.NewReplacer("replicas: 4", fmt.Sprintf("replicas: %d", servers), "-slots=1", fmt.Sprintf("-slots=%d", slots)).Replace(string(text))
 	require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
 	before := kubectl(t, "get", "-n", "ollama", "deployment/ollama-chat", "-o", "jsonpath={.spec.replicas}")
@@ -321,9 +322,15 @@ func awaitServers(t *testing.T, want int) {
 // awaitMetric waits until the active front says the number of the model tiny-endless.
 func awaitMetric(t *testing.T, name string, want int) {
 	t.Helper()
+	fronts := addresses(t, "app.kubernetes.io/component=auth-front") // asked for once: what is waited for may be there for seconds only
 	last := ""
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s should be %d, was %s at last", name, want, last)
+		}
+	}()
 	require.Eventually(t, func() bool {
-		for _, address := range addresses(t, "app.kubernetes.io/component=auth-front") {
+		for _, address := range fronts {
 			status, text := askAt(t, "http://"+address+":8404", "GET", "/metrics", "", "")
 			require.Equal(t, 200, status)
 			for _, line := range strings.Split(text, "\n") {
@@ -336,7 +343,7 @@ func awaitMetric(t *testing.T, name string, want int) {
 			}
 		}
 		return false
-	}, time.Minute, 100*time.Millisecond, "%s should be %d, is %s", name, want, last)
+	}, time.Minute, 50*time.Millisecond, "%s should be %d", name, want)
 }
 
 // connections watches who is connected to each server, as the server's own kernel says it.

@@ -212,10 +212,16 @@ func scaleUpAndDown(t *testing.T) {
 
 // idleToZero lets a pool go that nobody asks, and wakes it by a request.
 func idleToZero(t *testing.T) {
+	pod := func() string {
+		return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=prometheus", "-o", "jsonpath={.items[*].metadata.uid}")
+	}
+	prometheus := pod()
 	mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
 	endpoint, key := assignments(t, "outputs")["ENDPOINT"], assignments(t, "outputs")["KEY_IDE"]
 	awaitReplicas(t, 0, 5*time.Minute)
 	awaitServers(t, 0)
+	require.Eventually(t, func() bool { return len(query(t, `ollama_pool_replicas_min{pool="chat"} == 0`)) == 1 }, 3*time.Minute, time.Second, "Prometheus reads the new config")
+	assert.Equal(t, prometheus, pod(), "and keeps what it has measured")
 	// An update while the pool sleeps changes nothing, either.
 	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
 	assert.Regexp(t, `changes: +\d+ same\n`, out)
