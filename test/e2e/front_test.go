@@ -51,9 +51,13 @@ func talk(endpoint, key string, tokens int) (total, first time.Duration, err err
 }
 
 func talkTo(endpoint, key, model string, tokens int) (total, first time.Duration, err error) {
-	body := fmt.Sprintf(`{"model":%q,"stream":true,"max_tokens":%d,"messages":[{"role":"user","content":"Hello"}]}`, model, tokens)
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
+	return talkUntil(ctx, endpoint, key, model, tokens)
+}
+
+func talkUntil(ctx context.Context, endpoint, key, model string, tokens int) (total, first time.Duration, err error) {
+	body := fmt.Sprintf(`{"model":%q,"stream":true,"max_tokens":%d,"messages":[{"role":"user","content":"Hello"}]}`, model, tokens)
 	request, err := http.NewRequestWithContext(ctx, "POST", endpoint+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		return 0, 0, err
@@ -143,6 +147,21 @@ func oneQueue(t *testing.T) {
 	require.Len(t, pods, 4)
 	awaitServers(t, 4)
 
+	t.Run("no slot is taken twice", func(t *testing.T) {
+		watched := watchConnections(t, pods)
+		var running sync.WaitGroup
+		for range 8 {
+			running.Go(func() {
+				for range 2 {
+					_, _, err := talk(front, outputs["KEY_IDE"], 1000)
+					assert.NoError(t, err)
+				}
+			})
+		}
+		running.Wait()
+		watched.check(t)
+	})
+	defer paced(t, 4, 1, 5*time.Millisecond)()
 	t.Run("interactive requests overtake background ones", func(t *testing.T) {
 		var lock sync.Mutex
 		var order []string
@@ -156,18 +175,24 @@ func oneQueue(t *testing.T) {
 				order = append(order, who)
 			})
 		}
-		for range 4 {
-			send("first", outputs["KEY_IDE"], 800) // every slot
+		ctx, hangUp := context.WithTimeout(t.Context(), 4*time.Minute)
+		defer hangUp()
+		for range 4 { // every slot, until all the others wait
+			running.Go(func() {
+				_, _, err := talkUntil(ctx, front, outputs["KEY_IDE"], "tiny-endless", 1_000_000)
+				assert.ErrorContains(t, err, "context canceled")
+			})
 		}
 		awaitMetric(t, "haproxy_backend_current_sessions", 4)
 		for range 6 {
-			send("background", outputs["KEY_BATCH"], 20)
+			send("background", outputs["KEY_BATCH"], 100)
 		}
 		awaitMetric(t, "haproxy_backend_current_queue", 6)
 		for range 6 {
-			send("interactive", outputs["KEY_IDE"], 20)
+			send("interactive", outputs["KEY_IDE"], 100)
 		}
 		awaitMetric(t, "haproxy_backend_current_queue", 12)
+		hangUp()
 		running.Wait()
 		t.Log(order)
 		var last, sum = 0, map[string]int{}
@@ -185,34 +210,20 @@ func oneQueue(t *testing.T) {
 		}
 		// The order of ends is that of starts but for the four that run side by side.
 		assert.LessOrEqual(t, before, 3, "of the 6 background requests, which all came earlier, before the last interactive one")
-		assert.Equal(t, map[string]int{"first": 4, "background": 6, "interactive": 6}, sum)
-	})
-	t.Run("no slot is taken twice", func(t *testing.T) {
-		watched := watchConnections(t, pods)
-		var running sync.WaitGroup
-		for range 8 {
-			running.Go(func() {
-				for range 10 {
-					_, _, err := talk(front, outputs["KEY_IDE"], 100)
-					assert.NoError(t, err)
-				}
-			})
-		}
-		running.Wait()
-		watched.check(t)
+		assert.Equal(t, map[string]int{"background": 6, "interactive": 6}, sum)
 	})
 	t.Run("no slot is idle while a request waits", func(t *testing.T) { workConserving(t, front, plain, outputs["KEY_IDE"]) })
 }
 
 // paced puts servers that answer at a pace in the place of the pool chat's: each has its own pace, as each real one has its own GPU. Real models
 // share this machine's two cores with each other and with the front, and what is then measured is how they share.
-func paced(t *testing.T, servers, slots int) (stop func()) {
+func paced(t *testing.T, servers, slots int, pace time.Duration) (stop func()) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(project, "test/e2e/testdata/pacer.yaml"))
 	require.NoError(t, err)
 	file := filepath.Join(os.TempDir(), "ollama-k8s-pacer.yaml") // the test's own folder may have a comma in its name, which kubectl takes for two files
 	t.Cleanup(func() { _ = os.Remove(file) })
-	changed := strings.NewReplacer("replicas: 4", fmt.Sprintf("replicas: %d", servers), "-slots=1", fmt.Sprintf("-slots=%d", slots)).Replace(string(text))
+	changed := strings.NewReplacer("replicas: 4", fmt.Sprintf("replicas: %d", servers), "[-slots=1]", fmt.Sprintf("[-slots=%d, -pace=%v]", slots, pace)).Replace(string(text))
 	require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
 	before := kubectl(t, "get", "-n", "ollama", "deployment/ollama-chat", "-o", "jsonpath={.spec.replicas}")
 	kubectl(t, "scale", "-n", "ollama", "deployment/ollama-chat", "--replicas=0")
@@ -238,9 +249,8 @@ func paced(t *testing.T, servers, slots int) (stop func()) {
 	}
 }
 
-// workConserving compares the front with the plain Service.
+// workConserving compares the front with the plain Service, before the servers of paced.
 func workConserving(t *testing.T, front, plain, key string) {
-	defer paced(t, 4, 1)()
 	pacers := addresses(t, "app=pacer")
 	most := func() (all []string) {
 		for _, address := range pacers {
@@ -249,20 +259,21 @@ func workConserving(t *testing.T, front, plain, key string) {
 		}
 		return all
 	}
-	// One in ten is ten times as long: 30 ms and 300 ms. They come at random, as many as keep the servers busy for 75 % of the time. Of 1,600
-	// requests the 99th percentile is the sixteenth worst: with fewer the ratio depends on luck.
-	const requests, meanMS, load = 1600, 0.9*30 + 0.1*300, 0.75
+	// One in ten is ten times as long: 15 ms and 150 ms. They come at random, as many as keep the servers busy for 75 % of the time. The plain
+	// Service picks at random too, and its 99th percentile depends on luck: simulated with this sequence, the ratio is 0.29 and was at most 0.43
+	// in 2,000 runs (with a third of the requests 0.35, and over 0.5 in one run of fifty).
+	const requests, meanMS, load = 4800, 0.9*15 + 0.1*150, 0.75
 	times := map[string][]time.Duration{}
 	seen := map[string][]string{}
 	for _, way := range []string{front, plain} {
 		most()
-		random := rand.New(rand.NewPCG(1, 2)) // the same for both
+		random := rand.New(rand.NewPCG(5, 2)) // the same for both
 		var lock sync.Mutex
 		var running sync.WaitGroup
 		next := time.Now()
 		for range requests {
 			next = next.Add(time.Duration(random.ExpFloat64() * meanMS / 4 / load * float64(time.Millisecond)))
-			tokens := 3 // at 10 ms
+			tokens := 3 // at 5 ms
 			if random.IntN(10) == 0 {
 				tokens = 30
 			}
@@ -363,8 +374,8 @@ func (c *connections) check(t *testing.T) {
 	}
 }
 
-// watchConnections reads the pods' tables of connections until the test ends. One counts as a request's once three readings in a row have
-// it: health checks are over within milliseconds.
+// watchConnections reads the pods' tables of connections until the test ends. One counts as a request's when it lasts for half a second:
+// health checks are over before, even of servers that share two cores.
 func watchConnections(t *testing.T, pods []string) *connections {
 	t.Helper()
 	watched := &connections{most: map[string]int{}}
@@ -374,29 +385,35 @@ func watchConnections(t *testing.T, pods []string) *connections {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for _, pod := range pods {
 		command := exec.CommandContext(ctx, filepath.Join(environment["PATH"], "kubectl"), "exec", "-n", "ollama", pod, "--", "sh", "-c",
-			"while cat /proc/net/tcp /proc/net/tcp6; do echo; usleep 50000; done")
+			"while cat /proc/uptime /proc/net/tcp /proc/net/tcp6; do echo; usleep 50000; done")
 		command.Env = append(os.Environ(), "KUBECONFIG="+environment["KUBECONFIG"])
 		out, err := command.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, command.Start())
 		running.Go(func() {
 			defer func() { _ = command.Wait() }() // ended on purpose
-			seen, now := map[string]int{}, map[string]int{}
+			since, now := map[string]float64{}, map[string]float64{}
+			clock := 0.0 // seconds, the server's
 			for lines := bufio.NewScanner(out); lines.Scan(); {
-				fields := strings.Fields(lines.Text())
-				if len(fields) == 0 { // the end of one reading
+				switch fields := strings.Fields(lines.Text()); {
+				case len(fields) == 2:
+					clock, _ = strconv.ParseFloat(fields[0], 64) // the kernel wrote it
+				case len(fields) == 0: // the end of one reading
 					requests := 0
-					for _, readings := range now {
-						if readings >= 3 {
+					for _, first := range now {
+						if clock-first >= 0.5 {
 							requests++
 						}
 					}
 					watched.Lock()
 					watched.most[pod] = max(watched.most[pod], requests)
 					watched.Unlock()
-					seen, now = now, map[string]int{}
-				} else if len(fields) > 3 && strings.HasSuffix(fields[1], ":2CAA") && fields[3] == "01" {
-					now[fields[2]] = seen[fields[2]] + 1
+					since, now = now, map[string]float64{}
+				case strings.HasSuffix(fields[1], ":2CAA") && fields[3] == "01":
+					now[fields[2]] = clock
+					if first, ok := since[fields[2]]; ok {
+						now[fields[2]] = first
+					}
 				}
 			}
 		})
@@ -491,7 +508,7 @@ func frontCosts(t *testing.T) (throughput map[string]float64, added, later map[s
 
 // overhead is what the front costs before servers with a pace of their own, as GPUs have.
 func overhead(t *testing.T) {
-	defer paced(t, 2, 16)() // the plain Service may send all to one of them
+	defer paced(t, 2, 16, 10*time.Millisecond)() // the plain Service may send all to one of them
 	throughput, added, later := frontCosts(t)
 	for what, ratio := range throughput {
 		assert.GreaterOrEqual(t, ratio, 0.95, what)
@@ -514,7 +531,7 @@ func overheadBeforeModels(t *testing.T) {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func noisyNeighbour(t *testing.T) {
-	defer paced(t, 2, 10)()
+	defer paced(t, 2, 10, 10*time.Millisecond)()
 	outputs := assignments(t, "outputs")
 	front := outputs["ENDPOINT"]
 	measure := func() (times []time.Duration) {
