@@ -145,7 +145,7 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	if err := networkPolicy(ctx, name+"-writer", a.Namespace, roleWriter, allow{egress: anywhere()}, parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
-	if err := a.writer(ctx, name+"-writer", plan, config, store.Mount, parent); err != nil {
+	if err := a.writer(ctx, name+"-writer", config, store.Mount, parent); err != nil {
 		return nil, fmt.Errorf("creating the writer of %s: %w", name, err)
 	}
 	if a.CheckSchedule != "" {

@@ -51,7 +51,6 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 		return err
 	}
 	data := scratch("data")
-	strategy := &appsv1.DeploymentStrategyArgs{}
 	if a.Storage != "" {
 		claim, err := corev1.NewPersistentVolumeClaim(ctx, name+"-prometheus", &corev1.PersistentVolumeClaimArgs{
 			Metadata: annotated(named(a.Namespace, rolePrometheus, name, name+"-prometheus"), skipAwait()), // it may bind only when the pod is there
@@ -65,12 +64,14 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 			return err
 		}
 		data = claimVolume("data", claim.Metadata.Name().Elem(), false)
-		strategy.Type = pulumi.String("Recreate") // a second pod could not have the volume
 	}
 	if _, err := appsv1.NewDeployment(ctx, name+"-prometheus", &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
 		Spec: &appsv1.DeploymentSpecArgs{
-			Replicas: pulumi.Int(1), Strategy: strategy,
+			Replicas: pulumi.Int(1),
+			// A second pod could not have the volume. Without one it is so, too: a Deployment that has ever rolled cannot be given this strategy by
+			// server-side apply, for the API server's own rollingUpdate stays in it, and storage can be added later.
+			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")},
 			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(rolePrometheus, name)},
 			Template: podTemplate(labels(rolePrometheus, name), &corev1.PodSpecArgs{
 				ServiceAccountName:           account,

@@ -68,15 +68,10 @@ func (a *ModelStoreArgs) plan() (string, error) {
 	return plan.String(), nil
 }
 
-// writer is the Job that an update waits for. It is named by a hash of what it does: a changed model list makes a new Job, an unchanged one none.
-func (a *ModelStoreArgs) writer(ctx *pulumi.Context, name, plan string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
-	identity := []string{file(writerScript), plan, a.Image, a.CABundle, a.KeySecret, fmt.Sprint(a.Proxy)}
-	for _, m := range a.Models {
-		if m.Modelfile != "" {
-			identity = append(identity, m.Modelfile)
-		}
-	}
-	metadata := named(a.Namespace, roleWriter, name, name+"-"+digest(identity...))
+// writer is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the ConfigMap: a changed model list
+// makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update that failed are there until one succeeds.
+func (a *ModelStoreArgs) writer(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
+	metadata := autonamed(a.Namespace, roleWriter, name)
 	// A Job that failed is done for good: the next update must replace it, not wait for it again.
 	metadata.Annotations = pulumi.StringMap{"pulumi.com/replaceUnready": pulumi.String("true")}
 	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.job(name, config, mount)},

@@ -41,10 +41,11 @@ func kedaUp(t *testing.T) {
 	kubectl(t, "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=120s")
 }
 
-// scaledPool is the stack with a pool that an autoscaler has; quiet times are short, so that a test sees their end.
+// scaledPool is the stack with a pool that an autoscaler has; quiet times are short, so that a test sees their end. What Prometheus knows
+// survives its pod.
 func scaledPool(t *testing.T, engine, replicas string) string {
 	return withChatPool(t, "gpu: {count: 1}, replicas: "+replicas+", models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 1, contextLength: 1024, parallel: 2, cpu: 100m, memory: 1Gi",
-		"  ollama-k8s:update:", "  ollama-k8s:autoscaling: {engine: "+engine+", quietSeconds: 30}\n  ollama-k8s:update:")
+		"  ollama-k8s:update:", "  ollama-k8s:autoscaling: {engine: "+engine+", quietSeconds: 30}\n  ollama-k8s:observability: {storage: 1Gi}\n  ollama-k8s:update:")
 }
 
 func replicas(t *testing.T) int {
@@ -247,7 +248,7 @@ func scaleByAdapter(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, rules, 0o600))
 	kubectl(t, "apply", "-f", filepath.Join(project, "test/e2e/testdata/prometheus-adapter.yaml"))
 	kubectl(t, "create", "configmap", "-n", "prometheus-adapter", "prometheus-adapter-rules", "--from-file=config.yaml="+file)
-	mustUp(t, "--config", scaledPool(t, "hpa", "{min: 1, max: 2}"))
+	mustUp(t, "--config", scaledPool(t, "hpa", "{min: 1, max: 3}"))
 	kubectl(t, "wait", "-n", "prometheus-adapter", "--for=condition=Available", "deployment", "--all", "--timeout=120s")
 	require.Eventually(t, func() bool {
 		return kubectl(t, "get", "hpa", "-n", "ollama", "autoscaling-chat", "-o", `jsonpath={.status.conditions[?(@.type=="ScalingActive")].status}`) == "True"
@@ -255,9 +256,12 @@ func scaleByAdapter(t *testing.T) {
 	t.Log(kubectl(t, "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/ollama/ollama_requests_inflight?labelSelector=pool%3Dchat"))
 	awaitReplicas(t, 1, 3*time.Minute)
 	clients := newCrowd(t)
-	clients.become(4)
+	clients.become(6)
 	awaitReplicas(t, 2, 2*time.Minute)
-	awaitServers(t, 2)
+	awaitReplicas(t, 3, 4*time.Minute)
+	awaitServers(t, 3)
+	require.Eventually(t, func() bool { return len(shares(t)) == 3 }, time.Minute, time.Second, "each server has work")
+	t.Logf("answers by server: %v", shares(t))
 	clients.leave()
 	awaitReplicas(t, 1, 3*time.Minute)
 	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/prometheus-adapter.yaml"))
