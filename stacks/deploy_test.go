@@ -197,6 +197,19 @@ func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {
 	assert.ElementsMatch(t, []string{"ConfigMap/models-writer", "Job/models-writer", "CronJob/models-writer-check"}, changed(before, after))
 }
 
+// An update that failed late leaves its Job until one succeeds. Were the name made of what the Job does, going back to the former config would
+// meet the former Job, which waits to be deleted.
+func TestTheWritersNameIsNotMadeOfItsContent(t *testing.T) {
+	jobs := 0
+	for _, r := range run(t, "local", stackFile(t, "local"), false) {
+		if r.Type == "kubernetes:batch/v1:Job" {
+			jobs++
+			assert.False(t, r.Inputs["metadata"].ObjectValue().HasValue("name"), "Pulumi names %s", r.Name)
+		}
+	}
+	assert.Equal(t, 1, jobs)
+}
+
 // rendered are the objects' texts by kind and Pulumi name, with references included, so that a rolled Deployment shows.
 func rendered(resources []pulumitest.Resource) map[string]string {
 	texts := map[string]string{}
