@@ -36,7 +36,7 @@ e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, 
 	go test -tags e2e -count=1 -timeout 80m -v -run TestTheWholeStack ./test/e2e
 
 .PHONY: bench
-bench: bin/local ## Measure on the embedded cluster what the front costs, and what its queue gains (as root)
+bench: bin/local ## Measure on the embedded cluster what the front costs, what its queue gains, a plain autoscaler and a simulated fleet (as root)
 	go test -tags e2e -count=1 -timeout 30m -v -run TestBench ./test/e2e
 
 .PHONY: render

@@ -331,7 +331,7 @@ func Kubeconfig() (string, error) {
 	}
 	path := layout{root}.kubeconfig()
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("there is no cluster: %w: bring it up first", err)
+		return "", fmt.Errorf("there is no cluster: %w: make up brings it up", err)
 	} else if err != nil {
 		return "", err
 	}
