@@ -11,6 +11,7 @@ export CGO_ENABLED := 0
 STACK ?= dev
 CONFIG ?= Pulumi.$(STACK).yaml
 TOOL = go -C local run ./cmd/tool
+FRONT_TOOLS = HAPROXY=$$($(TOOL) haproxy) OLLAMA_DECODER=$(CURDIR)/bin/ollama-decoder && export HAPROXY OLLAMA_DECODER
 
 .PHONY: help
 help: ## Show this list
@@ -27,8 +28,16 @@ down: bin/local ## Stop that cluster and remove what it left on the machine, but
 .PHONY: test
 test: ## Run the tests: no cluster is needed
 	@tools/debian-packages.sh dash
-	@HAPROXY=$$($(TOOL) haproxy) PROMTOOL=$$($(TOOL) promtool) JSON_EXPORTER=$$($(TOOL) json-exporter) && export HAPROXY PROMTOOL JSON_EXPORTER && \
+	@mkdir -p bin && go build -C test/decoder -o ../../bin/ollama-decoder .
+	@$(FRONT_TOOLS) && PROMTOOL=$$($(TOOL) promtool) JSON_EXPORTER=$$($(TOOL) json-exporter) && \
+	OAUTH2_PROXY=$$($(TOOL) oauth2-proxy) ISSUER=$$($(TOOL) issuer) && export PROMTOOL JSON_EXPORTER OAUTH2_PROXY ISSUER && \
 	go test ./... && go -C local test ./... && go -C test/charts test ./...
+
+.PHONY: attack
+attack: ## Attack the front at full size: hostile bodies, memory, connections, fairness, cost, 200,000 bodies (30 minutes, as root)
+	@mkdir -p bin && go build -C test/decoder -o ../../bin/ollama-decoder .
+	@$(FRONT_TOOLS) && go test -tags attack -run TestAttack -count=1 -v -timeout 60m ./components && \
+	FRONT_FUZZ=200000 go test -run TestTheFrontJudgesWhatTheServerReads -count=1 -v -timeout 60m ./components
 
 .PHONY: e2e
 e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, real pods, real Ollama (as root)

@@ -22,7 +22,7 @@ type Team struct {
 	Models []string
 	// RequestsPerMinute that the team may make, over all models. Default: no limit.
 	RequestsPerMinute int
-	// ConcurrentRequests that the team may have under way, waiting ones included. Default: no limit.
+	// ConcurrentRequests that the team may have under way, waiting ones included. Default: 100, a whole queue.
 	ConcurrentRequests int
 	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a dropped one ends its
 	// key. Default: 1. Empty but not nil: no key is made.
@@ -51,6 +51,16 @@ type Route struct {
 	Runners map[string]string
 	// Contexts are the models' contexts in tokens: a request may name that one and no other, which would load the model anew for everybody.
 	Contexts map[string]int
+	// OutputTokens limit the answers of each model. Default: no limit but the one that a request names.
+	OutputTokens map[string]OutputTokens
+}
+
+// OutputTokens limit one answer of a model.
+type OutputTokens struct {
+	// Most that a request may ask for. Default: no limit.
+	Most int
+	// Silent is the limit of a request that names none, where the model has one of its own. Default: Most.
+	Silent int
 }
 
 // AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
@@ -64,11 +74,15 @@ type AuthFrontArgs struct {
 	ClusterDomain string
 	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
 	QueueLength int
-	// BodyMiB is the largest body of a request, in MiB: it is looked into for its model. Default: 32, about ten photographs in base64.
+	// BodyMiB is the largest body of a request, in MiB, at most 32: all of it is read for its model, and copying 32 MiB holds up the other
+	// requests of a thread for 25 ms. Default: 32, about ten photographs in base64.
 	BodyMiB int
+	// MaxSeconds that a request may last, its wait in the queue included. Default: 3600.
+	MaxSeconds int
 	// Replicas of the front. One of them queues and counts for all, the others hand on to it and stand by. Default: 2.
 	Replicas int
-	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for each. Default: none.
+	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for each. It is read again
+	// when it changes. Default: none.
 	KeysSecret string
 	// TLSSecret is a Secret of type kubernetes.io/tls: the front then speaks HTTPS itself. Default: plain HTTP.
 	TLSSecret string
@@ -100,10 +114,18 @@ const (
 	answerSeconds = 900
 	// queueSeconds is how long a request waits for a slot: longer, and most clients have given up.
 	queueSeconds = 120
+	// hopSeconds are what a hop before the queue waits longer than the server may be silent: the queue, and a minute.
+	hopSeconds = queueSeconds + 60
 	// lookSeconds is how long a new front looks for servers before it is ready without: ten times what it takes to resolve and check them.
 	lookSeconds = 20
 	// keyLength in characters of [A-Za-z0-9]: 238 bits.
 	keyLength = 40
+	// stopSeconds that Services and ingress controllers are given to forget a front before it stops to listen.
+	stopSeconds = 10
+	// maxBodyMiB is where reading one body would hold up a thread for longer than 25 ms.
+	maxBodyMiB = 32
+	// concurrentRequests of a team that does not say how many: as many as a queue of the default length.
+	concurrentRequests = 100
 )
 
 // NewAuthFront makes the keys, the front's configuration and its pods, and waits for their rollout.
@@ -112,7 +134,8 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	setDefault(&a.ClusterDomain, "cluster.local")
 	setDefault(&a.Replicas, 2)
 	setDefault(&a.QueueLength, 100)
-	setDefault(&a.BodyMiB, 32)
+	setDefault(&a.BodyMiB, maxBodyMiB)
+	setDefault(&a.MaxSeconds, 3600)
 	if a.OIDC != nil {
 		a.OIDC = a.OIDC.withDefaults()
 	}
@@ -121,6 +144,10 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	}
 	if len(a.Routes) == 0 {
 		return nil, fmt.Errorf("AuthFront %s: routes is empty: nothing could answer", name)
+	}
+
+	if a.BodyMiB > maxBodyMiB {
+		return nil, fmt.Errorf("AuthFront %s: BodyMiB is %d: at most %d MiB can be read without holding up other requests", name, a.BodyMiB, maxBodyMiB)
 	}
 
 	front := &AuthFront{MetricsPort: portMetrics, Scheme: a.scheme(), ServicePort: a.servicePort()}
@@ -222,13 +249,12 @@ func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront,
 	return secret.Metadata.Name(), nil
 }
 
-// hashedKeys is a HAProxy map: "sha256hex team" a line, sorted. Keys come by team, or by team/generation.
+// hashedKeys is a HAProxy map: "sha256hex team/generation" a line, sorted. Keys come by team/generation.
 func hashedKeys(keys map[string]string) string {
 	lines := make([]string, 0, len(keys))
 	for id, key := range keys {
-		team, _, _ := strings.Cut(id, "/")
 		sum := sha256.Sum256([]byte(key))
-		lines = append(lines, hex.EncodeToString(sum[:])+" "+team+"\n")
+		lines = append(lines, hex.EncodeToString(sum[:])+" "+id+"\n")
 	}
 	sort.Strings(lines)
 	return strings.Join(lines, "")
@@ -247,11 +273,13 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.S
 		data[file] = pulumi.String(text)
 	}
 	if a.OIDC != nil {
-		config, err := a.OIDC.config(a.https())
+		files, err := a.OIDC.configFiles(a.https())
 		if err != nil {
 			return pulumi.StringPtrOutput{}, err
 		}
-		data["oauth2-proxy.cfg"], data["oidc.sh"] = pulumi.String(config), pulumi.String(file("oidc.sh"))
+		for name, text := range files {
+			data[name] = pulumi.String(text)
+		}
 	}
 	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
 		Metadata:  autonamed(a.Namespace, roleFront, name),
@@ -266,30 +294,40 @@ func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.S
 
 // staticFiles are those beside haproxy.cfg.
 func (a *AuthFrontArgs) staticFiles() map[string]string {
-	return map[string]string{
-		"usage.lua":      file("usage.lua"),
-		"wake.lua":       file("wake.lua"),
-		"models.map":     a.modelsMap(),
-		"backends.map":   a.backendsMap(),
-		"contexts.map":   a.contextsMap(),
-		"grants.map":     a.grantsMap(),
-		"limits.map":     a.teamsMap(func(t Team) int { return t.RequestsPerMinute }),
-		"concurrent.map": a.teamsMap(func(t Team) int { return t.ConcurrentRequests }),
-		"priorities.map": a.teamsMap(Team.priorityClass),
+	all := map[string]string{
+		"models.map":        a.modelsMap(),
+		"backends.map":      a.backendsMap(),
+		"contexts.map":      a.contextsMap(),
+		"tokens.map":        a.tokensMap(),
+		"silent-tokens.map": a.silentTokensMap(),
+		"grants.map":        a.grantsMap(),
+		"limits.map":        a.teamsMap(func(t Team) int { return t.RequestsPerMinute }),
+		"concurrent.map":    a.teamsMap(Team.concurrent),
+		"priorities.map":    a.teamsMap(Team.priorityClass),
 	}
+	for _, name := range []string{"reader.lua", "seal.lua", "ends.lua", "bodies.lua", "fair.lua", "usage.lua"} {
+		all[name] = file(name)
+	}
+	if a.KeysSecret != "" {
+		all["ownkeys.lua"] = file("ownkeys.lua")
+	}
+	if a.TLSSecret != "" {
+		all["certificate.lua"] = file("certificate.lua")
+	}
+	return all
 }
 
 func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret, opts ...pulumi.ResourceOption) error {
-	const grace = 10 // seconds that Services and ingress controllers are given to forget a pod before it stops to listen
 	container := &corev1.ContainerArgs{
 		Name:            pulumi.String("haproxy"),
 		Image:           pulumi.String(a.Image),
 		Command:         pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
 		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)},
 		ReadinessProbe:  httpProbe(portNameMetrics, "/readyz", 2, 2),
-		LivenessProbe:   a.liveness(),
-		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(grace)}}},
-		Resources:       requests("250m", "1Gi"), // idle 30 MB; a body under inspection takes up to 32 MiB, so about 30 large ones at once
+		LivenessProbe:   httpProbe(portNameMetrics, "/healthz", 10, 3),
+		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(stopSeconds)}}},
+		Resources:       a.resources(),
+		Env:             corev1.EnvVarArray{podIPs()},
 		SecurityContext: restrictedContainer(),
 		VolumeMounts:    corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)},
 	}
@@ -303,6 +341,8 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 	}
 	if a.TLSSecret != "" {
 		add("tls", "/etc/haproxy-tls", a.TLSSecret)
+		volumes = append(volumes, scratch("run"))
+		container.VolumeMounts = append(container.VolumeMounts.(corev1.VolumeMountArray), mount("run", "/run/haproxy", false))
 	}
 	if a.Replicas > 1 {
 		container.Ports = append(container.Ports.(corev1.ContainerPortArray), containerPort(portNameQueue, portQueue))
@@ -325,7 +365,7 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 			Template: podTemplate(labels(roleFront, name), &corev1.PodSpecArgs{
 				AutomountServiceAccountToken:  pulumi.Bool(false),
 				SecurityContext:               restrictedPod(uidHAProxy),
-				TerminationGracePeriodSeconds: pulumi.Int(grace + answerSeconds + 20),
+				TerminationGracePeriodSeconds: pulumi.Int(stopSeconds + a.MaxSeconds + 20),
 				TopologySpreadConstraints: corev1.TopologySpreadConstraintArray{&corev1.TopologySpreadConstraintArgs{
 					MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
 					LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
@@ -335,17 +375,15 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 				Volumes:        volumes,
 			}),
 		},
-	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: serverTimeout, Update: serverTimeout})}, opts...)...)
+	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: seconds(startSeconds), Update: seconds(startSeconds)})}, opts...)...)
 	return err
 }
 
-// liveness asks the front whether it listens to its users.
-func (a *AuthFrontArgs) liveness() *corev1.ProbeArgs {
-	probe := httpProbe(portNameHTTP, "/healthz", 10, 3)
-	if a.TLSSecret != "" {
-		probe.HttpGet.(*corev1.HTTPGetActionArgs).Scheme = pulumi.String("HTTPS")
-	}
-	return probe
+// podIPs tell HAProxy whether the pod has an IPv6 address.
+func podIPs() *corev1.EnvVarArgs {
+	return &corev1.EnvVarArgs{Name: pulumi.String("POD_IPS"), ValueFrom: &corev1.EnvVarSourceArgs{
+		FieldRef: &corev1.ObjectFieldSelectorArgs{FieldPath: pulumi.String("status.podIPs")},
+	}}
 }
 
 // podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and they find each other.

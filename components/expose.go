@@ -164,7 +164,8 @@ func (a *AuthFrontArgs) httpRoute(ctx *pulumi.Context, name string, service *cor
 	if gateway.Listener != "" {
 		parent["sectionName"] = pulumi.String(gateway.Listener)
 	}
-	limit := pulumi.String(fmt.Sprintf("%ds", answerSeconds))
+	// They cap the whole answer, not its silence: the front itself ends it in time.
+	limit := pulumi.String(seconds(a.MaxSeconds + 60))
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("gateway.networking.k8s.io/v1"), Kind: pulumi.String("HTTPRoute"),
 		Metadata: named(a.Namespace, roleFront, name, name),

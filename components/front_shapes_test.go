@@ -133,7 +133,7 @@ func TestKeysFromElsewhereWorkBesideOurOwn(t *testing.T) {
 	assert.Equal(t, 403, status, "it is batch's key")
 }
 
-// The real oauth2-proxy stands before the real front in the end-to-end run; here it is a stub that knows two tokens.
+// The real oauth2-proxy is in oidc_test.go; this stub knows a few tokens.
 func TestWhoSignedInIsOfTheTeamOfTheirGroup(t *testing.T) {
 	args, own := front(), freePorts(t)
 	args.OIDC = &OIDC{ClientSecret: "client", Groups: map[string]string{"/ml": "ide", "/ops": "batch"}}
@@ -142,17 +142,27 @@ func TestWhoSignedInIsOfTheTeamOfTheirGroup(t *testing.T) {
 			fmt.Fprint(w, "oauth2-proxy")
 			return
 		}
-		groups, known := map[string]string{"Bearer good.to-ken.x": "/others,/ml", "Bearer stranger.to-ken.x": "/others", "Bearer ops.to-ken.x": "/ops"}[r.Header.Get("Authorization")]
+		groups, known := map[string][]string{
+			"Bearer good.to-ken.x": {"/others", "/ml"}, "Bearer both.to-ken.x": {"/ops", "/ml"}, "Bearer ops.to-ken.x": {"/ops"},
+			"Bearer stranger.to-ken.x": {"/others"}, "Bearer comma.to-ken.x": {"a,/ml", "/ml,"}, "Bearer nobody.to-ken.x": nil,
+		}[r.Header.Get("Authorization")]
 		if !known {
 			http.Error(w, "no", http.StatusUnauthorized)
 			return
 		}
-		if got := r.Header.Get("X-Forwarded-Groups"); got != "" {
-			http.Error(w, "groups from outside: "+got, http.StatusTeapot)
+		if got := r.Header.Get("X-Forwarded-Groups") + r.Header.Get("X-Forwarded-Subject"); got != "" {
+			http.Error(w, "from outside: "+got, http.StatusTeapot)
 			return
 		}
-		r.Header.Set("X-Forwarded-Groups", groups)
-		r.Header.Set("X-Forwarded-Email", "somebody@example.com")
+		for i, group := range groups {
+			groups[i] = oidcGroup{Group: group}.Token()
+		}
+		if len(groups) > 0 {
+			r.Header.Set("X-Forwarded-Groups", strings.Join(groups, ","))
+		}
+		r.Header.Set("X-Forwarded-Subject", "4711")
+		r.Header.Del("Authorization")
+		r.Header.Del("Cookie")
 		httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", own.signedIn)}).ServeHTTP(w, r)
 	}))
 	requests := make(chan http.Header, 20)
@@ -169,7 +179,10 @@ func TestWhoSignedInIsOfTheTeamOfTheirGroup(t *testing.T) {
 	}{
 		"a token of a group":               {"good.to-ken.x", "org/big:70b", 200, ""},
 		"a token of another team":          {"ops.to-ken.x", "org/big:70b", 403, "model_not_allowed"},
-		"a token of no group":              {"stranger.to-ken.x", "tiny", 403, "group_not_allowed"},
+		"a token of two teams' groups":     {"both.to-ken.x", "org/big:70b", 200, ""},
+		"a token of a group of no team":    {"stranger.to-ken.x", "tiny", 403, "group_not_allowed"},
+		"a token of no group":              {"nobody.to-ken.x", "tiny", 403, "group_not_allowed"},
+		"a group with a comma in its name": {"comma.to-ken.x", "tiny", 403, "group_not_allowed"},
 		"a token that is not valid":        {"bad.to-ken.x", "tiny", 401, "invalid_token"},
 		"a key still works":                {"key-batch", "tiny", 200, ""},
 		"a wrong key is no token":          {"wrong", "tiny", 401, "invalid_api_key"},
@@ -177,16 +190,17 @@ func TestWhoSignedInIsOfTheTeamOfTheirGroup(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := request(t, "POST", r.api+"/api/chat", test.key, fmt.Sprintf(`{"model":%q}`, test.model))
-			asked.Header.Set("X-Forwarded-Groups", "/ml") // anybody can say so
+			asked.Header.Set("X-Forwarded-Groups", oidcGroup{Group: "/ml"}.Token()) // any client can send it
+			asked.Header.Set("X-Forwarded-Subject", "forged")
 			asked.Header.Set("Cookie", "other=1")
 			status, body := r.answer(t, asked)
-			assert.Equal(t, test.status, status, body)
+			require.Equal(t, test.status, status, body)
 			if test.code != "" {
 				assert.Contains(t, body, `"code":"`+test.code+`"`)
 				return
 			}
 			header := <-requests
-			for _, name := range []string{"Authorization", "X-Forwarded-Groups", "X-Forwarded-Email", "Cookie"} {
+			for _, name := range []string{"Authorization", "X-Forwarded-Groups", "X-Forwarded-Subject", "Cookie"} {
 				assert.Empty(t, header.Values(name), name)
 			}
 		})
@@ -208,10 +222,10 @@ func TestWhoSignedInIsOfTheTeamOfTheirGroup(t *testing.T) {
 	})
 	t.Run("the log has each request once, with its team", func(t *testing.T) {
 		assert.Eventually(t, func() bool {
-			return strings.Count(r.log.String(), `"path": "/api/chat"`) == 7
+			return strings.Count(r.log.String(), `"path": "/api/chat"`) == 10
 		}, 5*time.Second, 50*time.Millisecond, "%s", r.log)
 		assert.NotContains(t, r.log.String(), "to-ken")
-		assert.NotContains(t, r.log.String(), "somebody")
+		assert.NotContains(t, r.log.String(), "forged")
 	})
 }
 
@@ -287,7 +301,8 @@ func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 	}
 	assert.Less(t, size, 1<<20, "a ConfigMap holds no more than 1 MiB")
 
-	haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config)
+	haproxy, told := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config), &output{}
+	haproxy.Stdout, haproxy.Stderr = told, told
 	began := time.Now()
 	require.NoError(t, haproxy.Start())
 	defer func() {
@@ -301,7 +316,7 @@ func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 		}
 		response.Body.Close()
 		return response.StatusCode == 200
-	}, 20*time.Second, 10*time.Millisecond)
+	}, 20*time.Second, 10*time.Millisecond, "%s", told)
 	took := time.Since(began)
 	t.Logf("50 teams x 20 models x 5 pools: %d KiB, up after %d ms", size>>10, took.Milliseconds())
 	assert.Less(t, took, 2*time.Second)

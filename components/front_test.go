@@ -31,7 +31,7 @@ import (
 
 func front() *AuthFrontArgs {
 	return &AuthFrontArgs{
-		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3, BodyMiB: 32,
+		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3, BodyMiB: 32, MaxSeconds: 3600,
 		Teams: []Team{
 			{Name: "ide"},
 			{Name: "batch", Models: []string{"tiny"}, Background: true},
@@ -41,7 +41,7 @@ func front() *AuthFrontArgs {
 		Routes: []Route{
 			{
 				Pool: "chat", Models: []string{"tiny", "org/big:70b", "tiny-reviewer"}, MaxPods: 4, Slots: 2, Contexts: map[string]int{"tiny": 8192},
-				Runners: map[string]string{"tiny-reviewer": "tiny"},
+				Runners: map[string]string{"tiny-reviewer": "tiny"}, OutputTokens: map[string]OutputTokens{"tiny": {Most: 8192}, "tiny-reviewer": {Most: 8192, Silent: 256}},
 			},
 			{Pool: "embed", Models: []string{"embed:latest"}, MaxPods: 1, Slots: 1},
 		},
@@ -74,16 +74,18 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports
 	config, err := a.haproxyConfig(hosts, "front-pods.ollama.svc")
 	require.NoError(t, err)
 	dir := t.TempDir()
-	config = strings.NewReplacer(
+	local := func(port int) string { return fmt.Sprintf(`"127.0.0.1:%d"`, port) }
+	any := func(port int) string { return fmt.Sprintf(`"${ANY}:%d"`, port) }
+	here := strings.NewReplacer(
 		"/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/keys.map", dir+"/own-keys.map", "/etc/haproxy-tls", dir, "/etc/haproxy/", dir+"/",
-		fmt.Sprintf("bind :%d", portAPI), fmt.Sprintf("bind 127.0.0.1:%d", at.api),
-		fmt.Sprintf("bind :%d", portMetrics), fmt.Sprintf("bind 127.0.0.1:%d", at.metrics),
-		fmt.Sprintf("bind :%d", portQueue), fmt.Sprintf("bind 127.0.0.1:%d", at.queue),
+		"/run/haproxy/", dir+"/",
+		any(portAPI), local(at.api), any(portMetrics), local(at.metrics), any(portQueue), local(at.queue),
 		fmt.Sprintf("self 127.0.0.1:%d", portQueue), fmt.Sprintf("self 127.0.0.1:%d", at.queue),
 		fmt.Sprintf("127.0.0.1:%d", portSignedIn), fmt.Sprintf("127.0.0.1:%d", at.signedIn),
 		fmt.Sprintf("dst_port %d", portSignedIn), fmt.Sprintf("dst_port %d", at.signedIn),
 		fmt.Sprintf("127.0.0.1:%d", portOAuth2Proxy), fmt.Sprintf("127.0.0.1:%d", at.oauth2Proxy),
-	).Replace(config)
+	)
+	config = here.Replace(config)
 	if server != "" {
 		config = regexp.MustCompile(`server-template pod \d+ \S+`).ReplaceAllString(config, "server pod1 "+server)
 	}
@@ -101,7 +103,7 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports
 	write("keys.map", hashedKeys(keys))
 	write("own-keys.map", hashedKeys(map[string]string{"batch": "key-managed-elsewhere"}))
 	for name, text := range a.staticFiles() {
-		write(name, strings.ReplaceAll(text, "/etc/haproxy/", dir+"/"))
+		write(name, here.Replace(text))
 	}
 	if a.TLSSecret != "" {
 		certificate, key := testcert.New(t)
@@ -282,7 +284,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		"a body that is too large":                    {"POST", "/v1/chat/completions", "key-ide", `{"messages":"` + strings.Repeat(large, 11) + `","model":"tiny"}`, 413, "request_too_large"},
 		"an unknown model":                            {"POST", "/v1/chat/completions", "key-ide", `{"model":"gpt-4\"o"}`, 404, "model_not_found"},
 		"no model":                                    {"POST", "/v1/chat/completions", "key-ide", `{"messages":[]}`, 400, "missing_model"},
-		"no JSON":                                     {"POST", "/v1/chat/completions", "key-ide", `model=tiny`, 400, "missing_model"},
+		"no JSON":                                     {"POST", "/v1/chat/completions", "key-ide", `model=tiny`, 400, "invalid_body"},
 		"a model that the team may use":               {"POST", "/api/chat", "key-batch", `{"model":"tiny"}`, 200, ""},
 		"a model that the team may not use":           {"POST", "/api/chat", "key-batch", `{"model":"org/big:70b"}`, 403, "model_not_allowed"},
 		"the list of models":                          {"GET", "/v1/models", "key-batch", "", 200, ""},
@@ -314,13 +316,13 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		"the model in a message is not the model":     {"POST", "/api/chat", "key-ide", `{"messages":[{"model":"org/big:70b"}]}`, 400, "missing_model"},
 		"a model in a string is not the model":        {"POST", "/api/chat", "key-ide", `{"messages":"\"model\":\"tiny\""}`, 400, "missing_model"},
 		"an image of 20 MiB":                          {"POST", "/api/generate", "key-ide", `{"images":["` + strings.Repeat("A", 20<<20) + `"],"model":"tiny"}`, 200, ""},
-		"a model that is a number":                    {"POST", "/api/chat", "key-ide", `{"model":7}`, 404, "model_not_found"},
-		"a model that is a list":                      {"POST", "/api/chat", "key-ide", `{"model":["tiny"]}`, 404, "model_not_found"},
+		"a model that is a number":                    {"POST", "/api/chat", "key-ide", `{"model":7}`, 400, "invalid_body"},
+		"a model that is a list":                      {"POST", "/api/chat", "key-ide", `{"model":["tiny"]}`, 400, "invalid_body"},
 		"an empty model":                              {"POST", "/api/chat", "key-ide", `{"model":""}`, 404, "model_not_found"},
 		"the model in capitals":                       {"POST", "/api/chat", "key-ide", `{"model":"TINY"}`, 404, "model_not_found"},
 		"a backend's name is no model":                {"POST", "/api/chat", "key-ide", `{"model":"model:chat:tiny"}`, 404, "model_not_found"},
-		"an empty body":                               {"POST", "/api/chat", "key-ide", "", 400, "missing_model"},
-		"a JSON list":                                 {"POST", "/api/chat", "key-ide", `[{"model":"tiny"}]`, 400, "missing_model"},
+		"an empty body":                               {"POST", "/api/chat", "key-ide", "", 400, "invalid_body"},
+		"a JSON list":                                 {"POST", "/api/chat", "key-ide", `[{"model":"tiny"}]`, 400, "invalid_body"},
 		"an open path with a slash behind it":         {"POST", "/api/chat/", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
 		"an open path spelt with a dot":               {"POST", "/api/./chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
 		"an open path with an escape":                 {"POST", "/api/%63hat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
@@ -384,7 +386,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		"chunks spelt otherwise":             {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400},
 		"a negative length":                  {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: -1\r\n\r\n", 400},
 		"a space before a colon":             {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 400},
-		"no host":                            {"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer key-ide\r\n\r\n", 400},
+		"no host":                            {"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
 		"the absolute form":                  {"GET http://a/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
 		"the absolute form of a closed path": {"POST http://a/api/pull HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 403},
 		"headers of 20 KB":                   {"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX: " + strings.Repeat("x", 20000) + "\r\n\r\n", 431},
@@ -420,7 +422,7 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		response.Body.Close()
 		require.Equal(t, 200, response.StatusCode)
 		got := <-requests
-		assert.JSONEq(t, `{"model":"tiny"}`, string(got.body))
+		assert.Equal(t, `{"model":"tiny","model":"tiny","options":{"num_predict":8192}}`, string(got.body))
 		assert.Empty(t, got.header.Values("X-Api-Key"))
 		assert.Empty(t, got.header.Values("Authorization"))
 		assert.Empty(t, got.header.Values("Origin"))

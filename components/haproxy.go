@@ -14,6 +14,8 @@ type haproxyBackend struct {
 	MaxPods int
 	Slots   int // of a pod
 	Idle    bool
+	// HalfUnderWay and MostUnderWay are the requests that all slots and half of the queue, or all of it, hold.
+	HalfUnderWay, MostUnderWay int
 }
 
 // haproxyConfig renders haproxy.cfg; hosts are the routes' hosts, in their order, and fronts the host of the front's own pods.
@@ -28,7 +30,11 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 			if own, ok := route.ModelSlots[model]; ok {
 				slots = own
 			}
-			backends = append(backends, haproxyBackend{Name: backendName(route.Pool, model), Host: a.fullName(hosts[i]), MaxPods: route.MaxPods, Slots: slots, Idle: route.Idle})
+			all := slots * route.MaxPods
+			backends = append(backends, haproxyBackend{
+				Name: backendName(route.Pool, model), Host: a.fullName(hosts[i]), MaxPods: route.MaxPods, Slots: slots, Idle: route.Idle,
+				HalfUnderWay: all + a.halfQueue(), MostUnderWay: all + a.QueueLength,
+			})
 		}
 	}
 	catalog := 0 // a pool that is always there, if there is one
@@ -37,10 +43,13 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 	}
 	values := map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
-		"AnswerSeconds": answerSeconds, "QueueSeconds": queueSeconds, "LookSeconds": lookSeconds, "BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10,
+		"NobodyPort": portNobody, "MaxSeconds": a.MaxSeconds, "SilenceSeconds": a.silenceSeconds(), "HopSeconds": a.silenceSeconds() + hopSeconds,
+		"QueueSeconds": queueSeconds, "LookSeconds": lookSeconds,
+		"BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10, "BodiesBytes": a.bodiesMiB() << 20, "LuaMiB": a.luaMiB(),
+		"Threads": frontThreads, "Connections": connections,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
 		"Catalog":  haproxyBackend{Host: a.fullName(hosts[catalog]), MaxPods: a.Routes[catalog].MaxPods},
-		"Backends": backends, "QueueLength": a.QueueLength,
+		"Backends": backends, "QueueLength": a.QueueLength, "HalfQueue": a.halfQueue(),
 		"UsageSize": strings.Count(a.grantsMap(), "\n") + 1, // a purge of a full table would forget counters
 		"OwnKeys":   a.KeysSecret != "",
 		"TLS":       "", "FrontsHost": "", "OIDC": nil,
@@ -105,6 +114,31 @@ func (a *AuthFrontArgs) contextsMap() string {
 		}
 		return nil
 	})
+}
+
+// tokensMap has the most output tokens that a request may ask of each model, where there is a limit.
+func (a *AuthFrontArgs) tokensMap() string {
+	return a.modelLines(func(route *Route, model string) []string {
+		return route.tokenLine(model, route.OutputTokens[model].Most)
+	})
+}
+
+// silentTokensMap has the most output tokens of a request that does not say how many.
+func (a *AuthFrontArgs) silentTokensMap() string {
+	return a.modelLines(func(route *Route, model string) []string {
+		tokens := route.OutputTokens[model]
+		if tokens.Silent > 0 {
+			return route.tokenLine(model, tokens.Silent)
+		}
+		return route.tokenLine(model, tokens.Most)
+	})
+}
+
+func (r *Route) tokenLine(model string, tokens int) []string {
+	if tokens == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s/%s %d", r.Pool, model, tokens)}
 }
 
 // grantsMap has a line for each team and model that the team may use.

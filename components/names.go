@@ -32,6 +32,7 @@ const (
 	portQueue       = 8082  // where one front takes what the others hand on
 	portOAuth2Proxy = 4180  // its own default, on the pod's loopback only
 	portMetrics     = 8404  // HAProxy's conventional exporter port
+	portNobody      = 9     // on the pod's loopback, where nobody listens: a privileged port, and HAProxy runs as a plain user
 	portPrometheus  = 9090
 	portExporter    = 7979 // json_exporter's own default
 	portDCGM        = 9400 // dcgm-exporter's own default

@@ -66,8 +66,9 @@ const (
 	instanceType = "node.kubernetes.io/instance-type"
 	// capacityType is spot, on-demand or reserved.
 	capacityType = "karpenter.sh/capacity-type"
-	// nodeIdle is how long a node stays without pods. Pods that end do not count as such, and a drain takes up to 15.5 min: a shorter time would take the
-	// node away that a pool's next pod is waiting for. It also spares a pool that grows again soon the start of a node and the pull of the image.
+	// nodeIdle is how long a node stays without pods. Pods that end do not count as such: a shorter time would take the node away that a pool's
+	// next pod is waiting for. Most drains end within minutes; one that lasts longer costs a new node, not an answer. The time also spares a pool
+	// that grows again soon the start of a node and the pull of the image.
 	nodeIdle = "20m"
 )
 
@@ -171,7 +172,7 @@ func (a *NodesArgs) nodePool(ctx *pulumi.Context, name string, pool NodePool, op
 			},
 			"limits": limits,
 		}},
-	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Delete: serverTimeout})}, opts...)...) // its nodes drain and go first
+	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Delete: seconds(2 * startSeconds)})}, opts...)...) // its nodes drain and go first
 	if err != nil {
 		return pulumi.StringOutput{}, err
 	}

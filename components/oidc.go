@@ -1,24 +1,27 @@
 package components
 
 import (
+	"encoding/base64"
 	"net/url"
 	"sort"
 	"strconv"
+	"strings"
 
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	"github.com/pulumi/pulumi-random/sdk/v4/go/random"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// OIDC is the other door than a team's key: a token, or a browser's session, of an identity provider. oauth2-proxy checks them, in each front
-// pod, and HAProxy takes its word on an address of the pod's loopback, which nothing outside the pod reaches.
+// OIDC lets users in by a token, or a browser's session, of an identity provider instead of a team's key. oauth2-proxy
+// checks both in each front pod. HAProxy believes what it says on an address of the pod's loopback, which nothing
+// outside the pod reaches.
 type OIDC struct {
-	// Image of oauth2-proxy 7.15 or later, with a shell.
+	// Image of oauth2-proxy 7.15, with a shell. Another minor release may read oauth2-proxy.yaml differently.
 	Image string
 	// IssuerURL of the provider, as it writes itself into tokens.
 	IssuerURL string
-	// Provider is oauth2-proxy's kind of provider: "keycloak-oidc", which also reads Keycloak's roles, as groups role:NAME and
-	// role:CLIENT:NAME, or "oidc". Default: keycloak-oidc.
+	// Provider is oauth2-proxy's kind of provider: "keycloak-oidc", which also reads Keycloak's roles, as groups
+	// role:NAME and role:CLIENT:NAME, or "oidc". Default: keycloak-oidc.
 	Provider string
 	// ClientID is the client that tokens must be made for: their audience. Default: ollama.
 	ClientID string
@@ -26,9 +29,11 @@ type OIDC struct {
 	ClientSecret string
 	// Scope that a browser's sign-in asks for. Default: openid email profile.
 	Scope string
-	// CABundle is a ConfigMap whose entry ca.crt has the authorities, in PEM, to trust besides the system's. Default: none.
+	// CABundle is a ConfigMap whose entry ca.crt has the authorities, in PEM, to trust besides the system's. Default:
+	// none.
 	CABundle string
-	// Groups of the provider, and the team that each is. Somebody in several is of the first in alphabetical order.
+	// Groups of the provider, and the team that each is. A user in several groups gets the team of the first one, in
+	// alphabetical order.
 	Groups map[string]string
 }
 
@@ -40,6 +45,15 @@ func (o OIDC) withDefaults() *OIDC {
 }
 
 type oidcGroup struct{ Group, Team string }
+
+// groupPassword is the same for all groups and protects nothing: oauth2-proxy makes no credential without a password.
+const groupPassword = "x"
+
+// Token is the value that oauth2-proxy adds to X-Forwarded-Groups for the group: a Basic credential, whose base64
+// contains no comma. HAProxy splits the header at commas, so with plain names a group "a,/ml" would pass for /ml.
+func (g oidcGroup) Token() string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(g.Group+":"+groupPassword))
+}
 
 func (o *OIDC) groups() []oidcGroup {
 	groups := make([]oidcGroup, 0, len(o.Groups))
@@ -63,15 +77,37 @@ func (o *OIDC) issuerPort() int {
 	return 443
 }
 
-// config renders oauth2-proxy.cfg; https says how browsers reach the front.
-func (o *OIDC) config(https bool) (string, error) {
-	return render("oauth2-proxy.cfg.tmpl", map[string]any{
-		"OIDC": o, "HTTPS": https, "Port": portOAuth2Proxy, "SignedInPort": portSignedIn, "AnswerSeconds": answerSeconds,
+// configFiles are the files that oauth2-proxy's container reads, by name. https says how browsers reach the front.
+func (o *OIDC) configFiles(https bool) (map[string]string, error) {
+	core, err := render("oauth2-proxy.cfg.tmpl", struct{ HTTPS bool }{https})
+	if err != nil {
+		return nil, err
+	}
+	alpha, err := render("oauth2-proxy.yaml.tmpl", struct {
+		Provider, ClientID, Scope, IssuerURL, GroupPassword string
+		CABundle                                            bool
+		Port, SignedInPort, AnswerSeconds                   int
+	}{
+		yamlString(o.Provider), yamlString(o.ClientID), yamlString(o.Scope), yamlString(o.IssuerURL), groupPassword,
+		o.CABundle != "",
+		portOAuth2Proxy, portSignedIn, answerSeconds + hopSeconds,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"oauth2-proxy.cfg": core, "oauth2-proxy.yaml": alpha, "oidc.sh": file("oidc.sh")}, nil
+}
+
+// yamlString quotes a value for YAML. Go's escapes are YAML's too. Dollar signs are escaped because oauth2-proxy would
+// take what follows for an environment variable.
+func yamlString(value string) string {
+	return strings.ReplaceAll(strconv.Quote(value), "$", `\x24`)
 }
 
 // secret holds what encrypts the browsers' sessions: all fronts must share it.
-func (o *OIDC) secret(ctx *pulumi.Context, name string, namespace pulumi.StringInput, opts ...pulumi.ResourceOption) (*corev1.Secret, error) {
+func (o *OIDC) secret(
+	ctx *pulumi.Context, name string, namespace pulumi.StringInput, opts ...pulumi.ResourceOption,
+) (*corev1.Secret, error) {
 	cookie, err := random.NewRandomPassword(ctx, name+"-cookie", &random.RandomPasswordArgs{
 		Length: pulumi.Int(32), Special: pulumi.Bool(false), // of bytes, an AES-256 key
 	}, opts...)
@@ -79,7 +115,8 @@ func (o *OIDC) secret(ctx *pulumi.Context, name string, namespace pulumi.StringI
 		return nil, err
 	}
 	return corev1.NewSecret(ctx, name+"-oidc", &corev1.SecretArgs{
-		Metadata: autonamed(namespace, roleFront, name), StringData: pulumi.StringMap{"cookie-secret": cookie.Result},
+		Metadata:   autonamed(namespace, roleFront, name),
+		StringData: pulumi.StringMap{"cookie-secret": cookie.Result},
 	}, opts...)
 }
 
@@ -100,10 +137,12 @@ func (o *OIDC) container(secret *corev1.Secret) *corev1.ContainerArgs {
 		mounts = append(mounts, mount("ca", "/etc/oauth2-proxy-ca", true))
 	}
 	return &corev1.ContainerArgs{
-		Name:            pulumi.String("oauth2-proxy"),
-		Image:           pulumi.String(o.Image),
-		Command:         pulumi.ToStringArray([]string{"sh", "/etc/oauth2-proxy/oidc.sh"}),
-		Env:             corev1.EnvVarArray{fromSecret("OAUTH2_PROXY_COOKIE_SECRET", secret.Metadata.Name(), "cookie-secret"), clientSecret},
+		Name:    pulumi.String("oauth2-proxy"),
+		Image:   pulumi.String(o.Image),
+		Command: pulumi.ToStringArray([]string{"sh", "/etc/oauth2-proxy/oidc.sh"}),
+		Env: corev1.EnvVarArray{
+			fromSecret("OAUTH2_PROXY_COOKIE_SECRET", secret.Metadata.Name(), "cookie-secret"), clientSecret,
+		},
 		Resources:       requests("50m", "128Mi"), // idle 25 MB
 		RestartPolicy:   pulumi.String("Always"),
 		SecurityContext: restrictedContainer(),

@@ -41,6 +41,8 @@ type OllamaServerArgs struct {
 	CPU, Memory string
 	// Queue of Kueue that lets the pods start. Default: none, they start at once.
 	Queue pulumi.StringInput
+	// DrainSeconds that a deleted pod may finish its answers: as long as the front lets a request last. Default: 3600.
+	DrainSeconds int
 }
 
 // OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people and tools inside the namespace, and a headless Service from which the front
@@ -57,13 +59,12 @@ type OllamaServer struct {
 	PodsHost pulumi.StringOutput
 }
 
+// Time limits, in seconds, beside the drain of the former pod.
 const (
-	// drainSeconds bounds how long a deleted pod may finish its answers: a long generation of 8k tokens at 10 tokens/s takes 820 s.
-	drainSeconds = 900
-	// serverTimeout covers image pull (several GB), drain of the former pod, and start.
-	serverTimeout = "45m"
-	// fillTimeout covers the same and a writer's downloads, where each pod fills a claim of its own.
-	fillTimeout = "4h45m"
+	// startSeconds cover a slow image pull (several GB) and the start.
+	startSeconds = 1800
+	// fillSeconds cover a writer's downloads, where each pod fills a claim of its own.
+	fillSeconds = 4 * 3600
 )
 
 // NewOllamaServer makes the pool's objects and waits for its rollout.
@@ -77,6 +78,7 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 	setDefault(&a.CPU, "2")
 	setDefault(&a.Memory, "16Gi")
 	setDefault(&a.KVCacheType, "f16")
+	setDefault(&a.DrainSeconds, 3600)
 	if err := a.Placement.GPU.validate(); err != nil {
 		return nil, fmt.Errorf("OllamaServer %s: %w", name, err)
 	}
@@ -131,7 +133,7 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 	pod := &corev1.PodSpecArgs{
 		AutomountServiceAccountToken:  pulumi.Bool(false),
 		SecurityContext:               restrictedPod(uidOllama),
-		TerminationGracePeriodSeconds: pulumi.Int(drainSeconds + 30),
+		TerminationGracePeriodSeconds: pulumi.Int(a.DrainSeconds + 30),
 		TopologySpreadConstraints:     spread(roleServer, name),
 		Containers:                    corev1.ContainerArray{a.container(script)},
 		Volumes:                       corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts.Metadata.Name(), 0o444)},
@@ -154,8 +156,11 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
 		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
 	}
-	timeouts := func(limit string) []pulumi.ResourceOption {
-		return append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: limit, Update: limit, Delete: serverTimeout})}, opts...)
+	timeouts := func(more int) []pulumi.ResourceOption {
+		drained := a.DrainSeconds + startSeconds
+		return append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
+			Create: seconds(drained + more), Update: seconds(drained + more), Delete: seconds(drained),
+		})}, opts...)
 	}
 
 	if store := a.Store.perReplica; store != nil {
@@ -172,7 +177,7 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 					WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
 				},
 			},
-		}, timeouts(fillTimeout)...)
+		}, timeouts(fillSeconds)...)
 		if err != nil {
 			return err
 		}
@@ -184,9 +189,9 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 		Metadata: metadata,
 		Spec: &appsv1.DeploymentSpecArgs{
 			Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod), Strategy: a.strategy(),
-			ProgressDeadlineSeconds: pulumi.Int(2400), // 40 min, within serverTimeout: drain of the old pod (15 min) and a slow image pull
+			ProgressDeadlineSeconds: pulumi.Int(a.DrainSeconds + startSeconds - 60), // Kubernetes tells why before Pulumi gives up
 		},
-	}, timeouts(serverTimeout)...)
+	}, timeouts(0)...)
 	if err != nil {
 		return err
 	}
@@ -243,7 +248,7 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 		StartupProbe:    httpProbe(portNameHTTP, "/api/version", 5, 60),
 		ReadinessProbe:  httpProbe(portNameHTTP, "/api/version", 5, 3),
 		LivenessProbe:   httpProbe(portNameHTTP, "/api/version", 20, 6), // 2 min: a busy server answers late, a dead one never
-		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(drainSeconds)})}}},
+		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(a.DrainSeconds)})}}},
 		Resources:       resources,
 		SecurityContext: restrictedContainer(),
 		VolumeMounts: corev1.VolumeMountArray{
@@ -288,6 +293,9 @@ func disruptionBudget(ctx *pulumi.Context, name string, namespace pulumi.StringI
 	}, opts...)
 	return err
 }
+
+// seconds is a time limit as Pulumi reads it.
+func seconds(n int) string { return fmt.Sprintf("%ds", n) }
 
 // setDefault gives a field that was left at its zero value its default.
 func setDefault[T comparable](field *T, value T) {

@@ -358,6 +358,9 @@ func TestOAuth2ProxyIsTriedUntilTheProviderAnswersAndEndsWhenToldTo(t *testing.T
 		_, err := os.Stat(filepath.Join(dir, "running"))
 		return err == nil
 	}, 20*time.Second, 50*time.Millisecond, "the second try")
+	options, err := os.ReadFile(filepath.Join(dir, "running"))
+	require.NoError(t, err)
+	assert.Equal(t, "--config=/etc/oauth2-proxy/oauth2-proxy.cfg --alpha-config=/etc/oauth2-proxy/oauth2-proxy.yaml\n", string(options))
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()

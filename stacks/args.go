@@ -40,7 +40,7 @@ func (c *Config) ollamaServer(name string, namespace pulumi.StringInput, nodes *
 		Namespace: namespace, Image: image, Store: store.Mount, Placement: c.placementOn(name, nodes),
 		SpareGPU: pool.GPU.Spare, Replicas: pool.Replicas.Min, Scaled: c.scaled(name),
 		ContextLength: plan.Context, Parallel: plan.Parallel, KVCacheType: plan.CacheType, MaxLoadedModels: plan.MaxLoaded,
-		KeepAlive: pool.KeepAlive, CPU: pool.CPU, Memory: c.memory(name), Queue: c.queue(name, nodes),
+		KeepAlive: pool.KeepAlive, CPU: pool.CPU, Memory: c.memory(name), Queue: c.queue(name, nodes), DrainSeconds: c.Front.MaxSeconds,
 	}
 }
 
@@ -73,7 +73,7 @@ func (c *Config) scaled(name string) bool {
 func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*components.OllamaServer) *components.AuthFrontArgs {
 	args := &components.AuthFrontArgs{
 		Namespace: namespace, Image: c.Images.HAProxy, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength,
-		BodyMiB: c.Front.MaxBodyMiB, KeysSecret: c.Front.KeysSecret, TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC,
+		BodyMiB: c.Front.MaxBodyMiB, MaxSeconds: c.Front.MaxSeconds, KeysSecret: c.Front.KeysSecret, TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC,
 	}
 	if args.OIDC != nil {
 		args.OIDC.Image = c.Images.OAuth2Proxy
@@ -87,7 +87,8 @@ func (c *Config) authFront(namespace pulumi.StringInput, servers map[string]*com
 	for _, name := range c.poolNames() {
 		pool, server := c.Pools[name], servers[name]
 		args.Routes = append(args.Routes, components.Route{
-			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Idle: pool.Replicas.Min == 0, Slots: c.slots(name), ModelSlots: c.modelSlots(name), Runners: c.runners(name), Contexts: c.contexts(name),
+			Pool: name, Models: pool.Models, Host: server.PodsHost, MaxPods: pool.Replicas.Max, Idle: pool.Replicas.Min == 0,
+			Slots: c.slots(name), ModelSlots: c.modelSlots(name), Runners: c.runners(name), Contexts: c.contexts(name), OutputTokens: c.outputTokens(name),
 		})
 	}
 	if lb := c.Expose.LoadBalancer; lb != nil {

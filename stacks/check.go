@@ -83,6 +83,9 @@ func (c *Config) checkPools() (problems []string) {
 		if pool.Replicas.Max < pool.Replicas.Min {
 			problems = append(problems, fmt.Sprintf("%s.replicas.max: %d is below replicas.min %d: raise max or lower min", key, pool.Replicas.Max, pool.Replicas.Min))
 		}
+		if context := pool.ContextLength; context > 0 && pool.MaxOutputTokens > context {
+			problems = append(problems, fmt.Sprintf("%s.maxOutputTokens: %d is above contextLength %d, which no answer exceeds: lower it, or leave it out", key, pool.MaxOutputTokens, context))
+		}
 		problems = append(problems, pool.checkGPU(key)...)
 		if pool.GPU.Vendor == components.AMD && pool.GPU.Count > 0 && c.rocmImage() == "" {
 			problems = append(problems, fmt.Sprintf("images.ollamaROCm: is missing: %s has AMD GPUs and images.ollama is pinned by digest, so name the ROCm image too", key))
@@ -156,8 +159,8 @@ func (c *Config) checkTeams() (problems []string) {
 	if c.OIDC != nil {
 		for _, group := range sortedKeys(c.OIDC.Groups) {
 			team := c.OIDC.Groups[group]
-			if group == "" || strings.ContainsAny(group, "',") || strings.ContainsFunc(group, unicode.IsControl) {
-				problems = append(problems, fmt.Sprintf("oidc.groups: %q cannot be a group's name here: use one without quotes, commas and control characters", group))
+			if group == "" || strings.ContainsFunc(group, unicode.IsControl) {
+				problems = append(problems, fmt.Sprintf("oidc.groups: %q cannot be a group's name: use one without control characters", group))
 			}
 			if _, known := c.Teams[team]; !known {
 				problems = append(problems, fmt.Sprintf("oidc.groups.%s: %q is no team: add it to teams, or correct the name", group, team))

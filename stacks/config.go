@@ -100,6 +100,7 @@ type Pool struct {
 	// Models that the pool answers for; never empty after Load.
 	Models                                   []string
 	ContextLength, Parallel, MaxLoadedModels int
+	MaxOutputTokens                          int
 	KVCacheType, KeepAlive, CPU, Memory      string
 	RuntimeClassName, PriorityClassName      string
 	NodeSelector                             map[string]string
@@ -118,8 +119,8 @@ type Team struct {
 
 // Front is what people may set of the front.
 type Front struct {
-	Replicas, QueueLength, MaxBodyMiB int
-	KeysSecret, TLSSecret             string
+	Replicas, QueueLength, MaxBodyMiB, MaxSeconds int
+	KeysSecret, TLSSecret                         string
 }
 
 // Expose is how the front is reached from outside; at most one is set.

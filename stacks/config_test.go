@@ -107,7 +107,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		"no valid key at all":                    {map[string]string{"teams": `{"dev":{"keys":[]}}`}, `teams.dev.keys: is empty, so nobody could ask for the team`},
 		"HTTPS twice":                            {map[string]string{"front": `{"tlsSecret":"cert"}`, "expose": `{"ingress":{"host":"a"}}`}, `front.tlsSecret: "cert" makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it`},
 		"a group of no team":                     {map[string]string{"oidc": `{"issuerURL":"https://id","groups":{"/ml":"deev"}}`}, `oidc.groups./ml: "deev" is no team`},
-		"a group that no header can carry":       {map[string]string{"oidc": `{"issuerURL":"https://id","groups":{"a,b":"dev"}}`}, `oidc.groups: "a,b" cannot be a group's name here`},
+		"a group that no header can carry":       {map[string]string{"oidc": `{"issuerURL":"https://id","groups":{"a\nb":"dev"}}`}, `oidc.groups: "a\nb" cannot be a group's name`},
 		"OIDC without an issuer":                 {map[string]string{"oidc": `{"groups":{"/ml":"dev"}}`}, `oidc.issuerURL: is missing`},
 		"an issuer that is no address":           {map[string]string{"oidc": `{"issuerURL":"id.example.com","groups":{"/ml":"dev"}}`}, `oidc.issuerURL: "id.example.com" is not allowed`},
 		"a key twice":                            {map[string]string{"teams": `{"dev":{"keys":[2,2]}}`}, `teams.dev.keys: [2,2] is not allowed`},

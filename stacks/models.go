@@ -93,6 +93,23 @@ func (c *Config) resolve() (problems []string) {
 	return problems
 }
 
+// numPredict is the limit of output tokens that the nearest Modelfile on the way fixes; 0 for none.
+func (c *Config) numPredict(name string) int {
+	name = modelref.Normal(name)
+	for range len(c.stored) + 1 {
+		for _, m := range c.stored {
+			if modelref.Normal(m.Name) != name || m.file == nil {
+				continue
+			}
+			if value, _, ok := m.file.NumPredict(); ok {
+				return value
+			}
+		}
+		name = c.base[name]
+	}
+	return 0
+}
+
 // origin is the pulled model whose weights a model has, and the context that the nearest Modelfile on the way fixes, with its place; 0 for none.
 func (c *Config) origin(name string) (root Model, numCtx int, place string) {
 	byName := map[string]Model{}

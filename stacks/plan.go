@@ -8,6 +8,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"ollama-k8s/components"
 	"ollama-k8s/internal/modelref"
 	"ollama-k8s/internal/vram"
 )
@@ -155,6 +156,23 @@ func (c *Config) contexts(name string) map[string]int {
 		contexts[l.Model.Name] = l.Context
 	}
 	return contexts
+}
+
+// outputTokens limit the answers of the pool's models: by the pool's maxOutputTokens, else by the context, which no answer exceeds. A Modelfile's
+// own num_predict holds for requests that name no limit.
+func (c *Config) outputTokens(name string) map[string]components.OutputTokens {
+	limits := map[string]components.OutputTokens{}
+	for model, context := range c.contexts(name) {
+		limit := components.OutputTokens{Most: context}
+		if most := c.Pools[name].MaxOutputTokens; most > 0 && (context == 0 || most < context) {
+			limit.Most = most
+		}
+		if own := c.numPredict(model); own > 0 && (limit.Most == 0 || own < limit.Most) {
+			limit.Silent = own
+		}
+		limits[model] = limit
+	}
+	return limits
 }
 
 // Plan of one pool's memory.

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-modules=". local tools test/clients test/charts $(find local/tools -name go.mod -exec dirname {} \;)"
+modules=". local tools test/clients test/charts test/decoder $(find local/tools -name go.mod -exec dirname {} \;)"
 failed=0
 check() { # check NAME COMMAND...: runs it, says what it was
   name=$1
@@ -17,8 +17,8 @@ check() { # check NAME COMMAND...: runs it, says what it was
 # shellcheck disable=SC2317 # called by name
 unformatted() { ! git ls-files -co --exclude-standard '*.go' | xargs gofmt -l | grep .; }
 check "gofmt" unformatted
-for module in . local test/clients test/charts; do
-  for tags in "" e2e; do
+for module in . local test/clients test/charts test/decoder; do
+  for tags in "" "e2e attack"; do
     check "go vet $module ${tags:+(tags $tags)}" go -C "$module" vet -tags "$tags" ./...
     check "staticcheck $module ${tags:+(tags $tags)}" sh -c "cd $module && $STATICCHECK -tags '$tags' ./..."
   done

@@ -98,6 +98,11 @@ core.register_service("usage", "http", function(applet)
     table.insert(lines, string.format('ollama_team_requests_per_minute_limit{team="%s"} %d', quote(team), limit))
   end
 
+  family("ollama_front_failed_authentications_total", "counter", "Requests without a key or token that is valid.")
+  table.insert(lines, "ollama_front_failed_authentications_total " .. applet.c:table_gpc("all", 0, "all_failures"))
+  family("ollama_front_body_bytes", "gauge", "Memory that bodies of requests have reserved.")
+  table.insert(lines, "ollama_front_body_bytes " .. Held_bytes())
+
   local name = "ollama_request_duration_seconds"
   family(name, "histogram", "Seconds from a request to the last byte of its answer, the queue included.")
   for key, known in pairs(durations) do

@@ -26,8 +26,13 @@ type Value struct {
 }
 
 // NumCtx is the context in tokens that the file fixes, and its line; not ok where it fixes none.
-func (f *File) NumCtx() (value, line int, ok bool) {
-	values := f.Parameters["num_ctx"]
+func (f *File) NumCtx() (value, line int, ok bool) { return f.integer("num_ctx") }
+
+// NumPredict is the limit of output tokens that the file fixes, and its line; not ok where it fixes none.
+func (f *File) NumPredict() (value, line int, ok bool) { return f.integer("num_predict") }
+
+func (f *File) integer(parameter string) (value, line int, ok bool) {
+	values := f.Parameters[parameter]
 	if len(values) == 0 {
 		return 0, 0, false
 	}

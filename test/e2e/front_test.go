@@ -704,6 +704,8 @@ func signedIn(t *testing.T) {
 		{"a token of another team's group", "", map[string]any{"groups": []string{"/ops"}}, 403, "model_not_allowed"},
 		{"a token of a group that is no team", "", map[string]any{"groups": []string{"/others"}}, 403, "group_not_allowed"},
 		{"a token of no group", "", map[string]any{"groups": nil}, 403, "group_not_allowed"},
+		{"a token of a group with a comma in its name", "", map[string]any{"groups": []string{"a,/ml", "/others"}}, 403, "group_not_allowed"},
+		{"a token of a group with a comma at its end", "", map[string]any{"groups": []string{"/ml,"}}, 403, "group_not_allowed"},
 		{"an expired token", "", map[string]any{"exp": time.Now().Add(-time.Hour).Unix()}, 401, "invalid_token"},
 		{"a token for another client", "", map[string]any{"aud": "another"}, 401, "invalid_token"},
 		{"a token of another issuer", "", map[string]any{"iss": "http://elsewhere/oidc"}, 401, "invalid_token"},

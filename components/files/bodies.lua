@@ -1,0 +1,71 @@
+-- The memory of request bodies. A body that does not fit into HAProxy's ordinary buffer reserves its size before it is read, and gives it back
+-- when the server answers or the request ends. What does not fit into the budget is refused, so that the pod's memory is enough by
+-- arithmetic. A team reserves half of the budget at most.
+--
+-- Loaded once for all threads.
+
+local ORDINARY = 12 * 1024 -- bytes that leave a buffer of 16 KiB unfilled, whatever HAProxy keeps of it for itself
+
+local held, by_team = 0, {}
+
+local function change(txn, team, to)
+  local before = txn:get_var("txn.body_held") or 0
+  held = held + to - before
+  by_team[team] = (by_team[team] or 0) + to - before
+  txn:set_var("txn.body_held", to)
+end
+
+-- hold BUDGET MOST reserves room for the body, in bytes, or sets txn.no_room. A body that does not say its length, and has filled the buffer,
+-- may become the largest.
+core.register_action("hold", { "http-req" }, function(txn, budget, most)
+  local size = math.tointeger(tonumber(txn.f:req_hdr("content-length") or ""))
+  if not size then
+    size = txn.f:req_body_len() + #txn.f:req_hdrs() >= ORDINARY and tonumber(most) or 0
+  end
+  if size < ORDINARY then
+    return
+  end
+  local team = txn:get_var("txn.team")
+  budget = tonumber(budget)
+  if held + size > budget or (by_team[team] or 0) + size > budget / 2 then
+    txn:set_var("txn.no_room", true)
+    return
+  end
+  change(txn, team, size)
+end, 2)
+
+-- fit reserves what the body really is, now that it is here.
+core.register_action("fit", { "http-req" }, function(txn)
+  if (txn:get_var("txn.body_held") or 0) > 0 then
+    change(txn, txn:get_var("txn.team"), txn.f:req_body_len())
+  end
+end)
+
+local function release(txn)
+  if (txn:get_var("txn.body_held") or 0) > 0 then
+    change(txn, txn:get_var("txn.team"), 0)
+  end
+end
+
+core.register_action("release", { "http-res" }, release)
+
+local Bodies = { id = "bodies", flags = filter.FLT_CFG_FL_HTX }
+Bodies.__index = Bodies
+
+function Bodies:new()
+  return setmetatable({}, Bodies)
+end
+
+-- Called when a request ends, however it ends.
+function Bodies:end_analyze(txn)
+  release(txn)
+end
+
+core.register_filter("bodies", Bodies, function(class)
+  return class
+end)
+
+-- For usage.lua.
+function Held_bytes()
+  return held
+end

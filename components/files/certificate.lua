@@ -1,0 +1,51 @@
+-- A renewed certificate is taken over without a restart. The kubelet renews the mounted files of front.tlsSecret about a minute after the
+-- Secret changes; HAProxy's own command line, a socket that only this container has, exchanges the certificate in place.
+--
+-- Loaded once for all threads.
+
+local FOLDER = "/etc/haproxy-tls"
+local SOCKET = "/run/haproxy/admin.sock"
+local SECONDS = 5
+
+local function read()
+  local both = ""
+  for _, name in ipairs({ "tls.crt", "tls.key" }) do
+    local file = io.open(FOLDER .. "/" .. name)
+    if not file then
+      return nil
+    end
+    both = both .. file:read("a"):gsub("\r", ""):gsub("\n+", "\n") .. "\n"
+    file:close()
+  end
+  return (both:gsub("\n+", "\n"))
+end
+
+local function command(text)
+  local socket = core.tcp()
+  if not socket:connect(SOCKET) then
+    return "cannot connect to " .. SOCKET
+  end
+  socket:send(text .. "\n")
+  local answer = socket:receive("*a") or ""
+  socket:close()
+  return answer
+end
+
+local known = read()
+
+core.register_task(function()
+  while true do
+    core.sleep(SECONDS)
+    local now = read()
+    if now and now ~= known then
+      local answer = command("set ssl cert @front/certificate <<\n" .. now) .. command("commit ssl cert @front/certificate")
+      local done = answer:find("Success!", 1, true) ~= nil
+      if done then
+        known = now
+      else
+        command("abort ssl cert @front/certificate") -- a key that does not match yet: both files change at once, so the next look has both
+      end
+      core.log(done and core.notice or core.err, '{"event":"front.tlsSecret was renewed","ok":' .. tostring(done) .. "}")
+    end
+  end
+end)
