@@ -206,7 +206,8 @@ func TestAttackHostileBodies(t *testing.T) {
 		{"ten at a time without a key", 1, 2, buffers, []string{""}},
 	} {
 		b := &bodies{
-			address: strings.TrimPrefix(r.api, "http://"), keys: attack.keys, each: attack.each, buffers: attack.buffers,
+			address: strings.TrimPrefix(r.api, "http://"),
+			keys:    attack.keys, buffers: attack.buffers, each: attack.each,
 			statuses: map[string]*counts{}, late: map[string]time.Duration{},
 		}
 		rows := [][]string{row("round", "quiet gap ms", "gap ms", "added ms", "direct gap ms", "took s")}

@@ -170,9 +170,10 @@ func (f flood) run(t *testing.T, r *running) *counts {
 func floods(buffer []byte) []flood {
 	body := shape{"", `{"model":"tiny","messages":[{"images":["`, "iVBORw0KGgo", `"]}]}`, false}.fill(buffer)
 	embed := shape{"", `{"model":"embed:latest","input":"`, "word ", `"}`, false}.fill(make([]byte, len(buffer)))
+	query := strings.Repeat("x", 13000) // leaves little of an ordinary buffer
 	return []flood{
 		{"complete", "/api/chat", body, false, len(body), 90 * time.Second},
-		{"complete, behind a long query", "/api/chat?" + strings.Repeat("x", 13000), body, false, len(body), 90 * time.Second},
+		{"complete, behind a long query", "/api/chat?" + query, body, false, len(body), 90 * time.Second},
 		{"slow: 1 KiB a second", "/api/chat", body, true, len(body), 40 * time.Second},
 		{"unfinished: nothing after 90 %", "/api/chat", body, false, len(body) / 10 * 9, 40 * time.Second},
 		{"waiting for a slot", "/api/embed", embed, false, len(embed), 20 * time.Second},

@@ -3,6 +3,7 @@ package components
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -107,6 +108,35 @@ func TestModelsOfOneRunnerShareItsSlots(t *testing.T) {
 	}
 	status, _ := r.answer(t, request(t, "POST", r.api+"/api/chat", "key-batch", `{"model":"tiny-reviewer"}`))
 	assert.Equal(t, 403, status, "who may use the one may not use the other for that")
+}
+
+func TestAFrontListensOnIPv6WhereItsPodHasAnAddressOfIt(t *testing.T) {
+	ipv6 := true
+	if probe, err := net.Listen("tcp6", "[::1]:0"); err == nil {
+		probe.Close()
+	} else {
+		ipv6 = false // then a pod has no such address, either
+	}
+	for addresses, want := range map[string]bool{"10.0.0.1": false, "": false, "fd00::1": true, "10.0.0.1,fd00::1": true, "fd00::1,10.0.0.1": true} {
+		if want && !ipv6 {
+			continue
+		}
+		args, own := front(), freePorts(t)
+		config := writeFront(t, args, keys, own, stub(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
+		text, err := os.ReadFile(config)
+		require.NoError(t, err)
+		bound := strings.Replace(string(text), fmt.Sprintf(`"127.0.0.1:%d"`, own.api), fmt.Sprintf(`"${ANY}:%d"`, own.api), 1)
+		require.NotEqual(t, string(text), bound)
+		require.NoError(t, os.WriteFile(config, []byte(bound), 0o600))
+		t.Setenv("POD_IPS", addresses)
+		r := startFile(t, args, own, config) // asks by IPv4
+		connection, err := net.Dial("tcp6", fmt.Sprintf("[::1]:%d", own.api))
+		assert.Equal(t, want, err == nil, "%q", addresses)
+		if err == nil {
+			connection.Close()
+		}
+		r.stop()
+	}
 }
 
 func TestHTTPSEndsAtTheFront(t *testing.T) {

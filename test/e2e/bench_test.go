@@ -2,7 +2,10 @@
 
 package e2e
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // TestBench measures the front alone, scaling by prometheus-adapter, and how updates grow with the fleet, on a cluster that is up or comes up: `make bench`.
 func TestBench(t *testing.T) {
@@ -12,6 +15,7 @@ func TestBench(t *testing.T) {
 	t.Run("cost before real models", overheadBeforeModels)
 	t.Run("cost", overhead)
 	t.Run("a flooding team", noisyNeighbour)
+	t.Run("five minutes without DNS", withoutDNS(5*time.Minute))
 	t.Run("a plain HorizontalPodAutoscaler", scaleByAdapter)
 	t.Run("a fleet", fleet)
 }

@@ -1,0 +1,159 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ollama-k8s/internal/testcert"
+)
+
+// What changes under a front that goes on: its certificate, keys that are managed elsewhere, and DNS.
+
+// clientFor is a client that reaches an endpoint of these tests: one with a certificate of their own, or a front's inner port, where a front tells
+// the client's address before the request.
+func clientFor(endpoint string) *http.Client {
+	switch {
+	case strings.HasPrefix(endpoint, "https:"):
+		return ownCertificate
+	case strings.HasSuffix(endpoint, ":8082"):
+		return ofAFront
+	}
+	return http.DefaultClient
+}
+
+var (
+	ownCertificate = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	ofAFront       = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		connection, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		_, err = io.WriteString(connection, "PROXY UNKNOWN\r\n")
+		return connection, err
+	}}}
+)
+
+// applySecret makes or changes a Secret of the stack's namespace.
+func applySecret(t *testing.T, name string, files map[string]string) {
+	t.Helper()
+	folder := filepath.Join(os.TempDir(), "ollama-k8s-secret-"+name) // the test's own folder may have a comma in its name, which kubectl splits at
+	require.NoError(t, os.MkdirAll(folder, 0o700))
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	for file, text := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, file), []byte(text), 0o600))
+	}
+	manifest := kubectl(t, "create", "secret", "generic", "-n", "ollama", name, "--from-file="+folder, "--dry-run=client", "-o", "yaml")
+	file := filepath.Join(os.TempDir(), "ollama-k8s-secret-"+name+".yaml")
+	require.NoError(t, os.WriteFile(file, []byte(manifest), 0o600))
+	t.Cleanup(func() { _ = os.Remove(file) })
+	kubectl(t, "apply", "-f", file)
+}
+
+func ownKeys(key string) map[string]string {
+	return map[string]string{"keys.map": fmt.Sprintf("%x batch\n", sha256.Sum256([]byte(key)))}
+}
+
+func certificate(t *testing.T) map[string]string {
+	crt, key := testcert.New(t)
+	return map[string]string{"tls.crt": crt, "tls.key": key}
+}
+
+// fronts are the front's pods, with what a restart would change.
+func fronts(t *testing.T) string {
+	t.Helper()
+	return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=auth-front", "-o",
+		`jsonpath={range .items[*]}{.metadata.uid} {range .status.containerStatuses[*]}{.restartCount} {end}{"\n"}{end}`)
+}
+
+// renewed changes the certificate and the keys from elsewhere under 20 streams.
+func renewed(t *testing.T) {
+	applySecret(t, "front-tls", certificate(t))
+	applySecret(t, "team-keys", ownKeys("the-first-key-of-batch"))
+	text, err := os.ReadFile(manyStreams(t, "{}"))
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "Pulumi.local.yaml")
+	changed := strings.Replace(string(text), "{replicas: 2}", "{replicas: 2, tlsSecret: front-tls, keysSecret: team-keys}", 1)
+	require.NotEqual(t, string(text), changed)
+	require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
+	mustUp(t, "--ask=false", "--config", file)
+	kubectl(t, "rollout", "status", "-n", "ollama", "deployment/front", "--timeout=180s")
+	endpoint := assignments(t, "outputs")["ENDPOINT"]
+	require.True(t, strings.HasPrefix(endpoint, "https://"), endpoint)
+	status := func(key string) int {
+		request, err := http.NewRequestWithContext(t.Context(), "GET", endpoint+"/v1/models", nil)
+		require.NoError(t, err)
+		request.Header.Set("Authorization", "Bearer "+key)
+		request.Close = true
+		response, err := ownCertificate.Do(request)
+		require.NoError(t, err)
+		response.Body.Close()
+		return response.StatusCode
+	}
+	require.Eventually(t, func() bool { return status("the-first-key-of-batch") == 200 }, time.Minute, 500*time.Millisecond)
+	shown := func(address string) []byte {
+		connection, err := tls.Dial("tcp", address+":8080", ownCertificate.Transport.(*http.Transport).TLSClientConfig)
+		require.NoError(t, err)
+		defer connection.Close()
+		return connection.ConnectionState().PeerCertificates[0].Raw
+	}
+	pods, before := addresses(t, "app.kubernetes.io/component=auth-front"), fronts(t)
+	require.Len(t, pods, 2)
+	former := shown(pods[0])
+	stop := streaming(t, endpoint, assignments(t, "outputs")["KEY_IDE"])
+	began := time.Now()
+	applySecret(t, "front-tls", certificate(t))
+	applySecret(t, "team-keys", ownKeys("the-second-key-of-batch"))
+	for _, pod := range pods { // the kubelet renews mounted Secrets within a minute or so
+		require.Eventually(t, func() bool { return !bytes.Equal(shown(pod), former) }, 3*time.Minute, time.Second, "the certificate at %s", pod)
+	}
+	t.Logf("both fronts show the renewed certificate after %.0f s", time.Since(began).Seconds())
+	require.Eventually(t, func() bool {
+		return status("the-second-key-of-batch") == 200 && status("the-first-key-of-batch") == 401
+	}, 2*time.Minute, time.Second, "the keys from elsewhere")
+	t.Logf("the new key works and the former does not after %.0f s", time.Since(began).Seconds())
+	streams, failures := stop()
+	t.Logf("%d streams, %d cut or failed", streams, len(failures))
+	assert.Greater(t, streams, 20)
+	assert.Empty(t, failures)
+	assert.Equal(t, before, fronts(t), "no front was restarted")
+}
+
+// withoutDNS takes the cluster's DNS away for a while: who serves goes on, and every request is answered.
+func withoutDNS(away time.Duration) func(*testing.T) {
+	return func(t *testing.T) {
+		require.Eventually(t, func() bool { return len(loaded(t)) == 2 }, 2*time.Minute, time.Second)
+		awaitServers(t, 2)
+		outputs := assignments(t, "outputs")
+		kubectl(t, "scale", "-n", "kube-system", "deployment/coredns", "--replicas=0")
+		defer func() {
+			kubectl(t, "scale", "-n", "kube-system", "deployment/coredns", "--replicas=1")
+			kubectl(t, "rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=120s")
+		}()
+		kubectl(t, "wait", "-n", "kube-system", "--for=delete", "pod", "-l", "k8s-app=kube-dns", "--timeout=120s")
+		stopStreams := streaming(t, outputs["ENDPOINT"], outputs["KEY_IDE"])
+		stopAsking := asking(t, outputs["KEY_BATCH"])
+		time.Sleep(away) // what is tried
+		requests, refused := stopAsking()
+		streams, cut := stopStreams()
+		t.Logf("%v without DNS: %d streams, %d cut; %d requests, %d failed", away, streams, len(cut), requests, len(refused))
+		assert.Greater(t, requests, 10)
+		assert.Empty(t, cut)
+		assert.Empty(t, refused)
+	}
+}
