@@ -668,8 +668,10 @@ func TestATeamHasNoMoreRequestsUnderWayThanItMay(t *testing.T) {
 	<-busy // another team's is let in
 	close(release)
 	assert.Equal(t, []string{"200", "200"}, []string{<-answers, <-answers})
-	ask(t, r, "key-narrow", "", answers)
-	assert.Equal(t, "200", <-answers, "its place is free again")
+	require.Eventually(t, func() bool { // a client has its answer a little before the front has counted its end
+		ask(t, r, "key-narrow", "", answers)
+		return <-answers == "200"
+	}, 5*time.Second, 20*time.Millisecond, "its place is free again")
 }
 
 func TestInteractiveRequestsOvertakeBackgroundOnes(t *testing.T) {

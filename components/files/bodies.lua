@@ -20,7 +20,7 @@ end
 core.register_action("hold", { "http-req" }, function(txn, budget, most)
   local size = math.tointeger(tonumber(txn.f:req_hdr("content-length") or ""))
   if not size then
-    size = txn.f:req_body_len() + #txn.f:req_hdrs() >= ORDINARY and tonumber(most) or 0
+    size = txn.f:req_body_len() + #txn.f:req_hdrs() + #txn.f:url() >= ORDINARY and tonumber(most) or 0
   end
   if size < ORDINARY then
     return

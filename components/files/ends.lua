@@ -24,12 +24,11 @@ function Ends:new()
 end
 
 function Ends:http_headers(txn, response)
-  if not response.channel:is_resp() or not txn:get_var("txn.name") then
+  if not response.channel:is_resp() or not txn:get_var("txn.stream") then
     return filter.CONTINUE
   end
-  local headers = response:get_headers()
   self.event = ENDS[txn:get_var("txn.path")]
-  if self.event and txn.f:status() == 200 and not headers["content-length"] then
+  if self.event and txn.f:status() == 200 and not response:get_headers()["content-length"] then
     filter.register_data_filter(self, response.channel)
   end
   return filter.CONTINUE

@@ -7,6 +7,8 @@
 local queues = {} -- by backend and class: origin in ms, turn, and each team's last turn
 
 local STEP = 4 -- ms between two turns: HAProxy's clock and the one that Lua sees differ by one
+local started = 0 -- queues so far
+
 local REACH = 400000 -- ms; HAProxy orders by times up to 524 s apart
 
 local function milliseconds()
@@ -19,7 +21,8 @@ core.register_action("fair", { "http-req" }, function(txn)
   local id = backend .. " " .. txn:get_var("txn.class")
   local now, queue = milliseconds(), queues[id]
   if not queue or txn.f:queue(backend) == 0 then
-    queue = { origin = now, turn = 0, last = {} } -- nobody waits: nobody is behind
+    started = started + 1
+    queue = { origin = now, turn = 0, last = {}, id = started } -- nobody waits: nobody is behind
     queues[id] = queue
   end
   local turn = math.max(queue.turn, (queue.last[team] or -1) + 1)
@@ -28,6 +31,7 @@ core.register_action("fair", { "http-req" }, function(txn)
     queue.origin = now - turn * STEP -- a queue that was not empty for minutes; those who wait were first
   end
   txn:set_var("txn.turn", turn)
+  txn:set_var("txn.turn_of", queue.id)
   -- Where more than 250 turns a second are served for minutes on end, the rest of the queue is first come, first served.
   txn:set_priority_offset(math.min(queue.origin + turn * STEP - now, REACH))
 end)
@@ -35,7 +39,31 @@ end)
 core.register_action("served", { "http-res" }, function(txn)
   local turn = txn:get_var("txn.turn")
   local queue = turn and queues[txn.f:be_name() .. " " .. txn:get_var("txn.class")]
+  txn:unset_var("txn.turn")
   if queue and queue.last[txn:get_var("txn.team")] then
     queue.turn = math.max(queue.turn, turn)
   end
+end)
+
+-- A request that no server answered, such as one whose client gave up, gives its turn back: its team owes nothing.
+local Turns = { id = "turns", flags = filter.FLT_CFG_FL_HTX }
+Turns.__index = Turns
+
+function Turns:new()
+  return setmetatable({}, Turns)
+end
+
+function Turns:end_analyze(txn)
+  if not txn:get_var("txn.turn") then
+    return
+  end
+  txn:unset_var("txn.turn")
+  local queue, team = queues[txn.f:be_name() .. " " .. txn:get_var("txn.class")], txn:get_var("txn.team")
+  if queue and queue.id == txn:get_var("txn.turn_of") then
+    queue.last[team] = queue.last[team] - 1
+  end
+end
+
+core.register_filter("turns", Turns, function(class)
+  return class
 end)

@@ -4,7 +4,8 @@
 -- and what follows the first value is ignored. A body that could be read in another way is refused, so that the model that HAProxy judges is
 -- the model that answers. Only the members of the top level and of "options" are looked at; everything else is skipped at memchr's speed.
 --
--- Loaded once per thread. It reads windows of 64 KiB and yields between them, so that no body holds up the streams of its thread.
+-- Loaded once per thread. It reads windows of 64 KiB, and yields after eight of them or some thousand brackets and strings, so that no body
+-- holds up the streams of its thread. A yield is a turn of HAProxy's loop, so a body of 1 MiB gets a few only.
 --
 -- Sets, for a body that can be judged: txn.model; txn.stream and txn.structured (booleans); txn.num_ctx; txn.asked_tokens (the smallest
 -- limit of output tokens); txn.refused (the name of a member that no request may have); and, last, txn.body_read. Sets txn.body_error
@@ -12,7 +13,9 @@
 
 local find, byte, sub, lower = string.find, string.byte, string.sub, string.lower
 
-local WINDOW = 64 * 1024 -- bytes between two yields: 1 ms of the slowest input
+local WINDOW = 64 * 1024 -- bytes
+local WINDOWS = 8 -- between two yields: 5 ms of the slowest input
+local BURST = 20000 -- steps between two yields: 5 ms
 local LARGE = 1024 * 1024 -- a thread reads one body over this size at a time: each is copied into Lua's memory
 local STEPS = 2000000 -- brackets, strings and escaped quotes: 0.5 s of work, ten times what a chat of 32 MiB has
 local MEMBERS = 4096 -- of the top level and of options; clients send 30
@@ -99,9 +102,11 @@ local function fill(r)
   if from >= to then
     return false
   end
-  if from > 0 then
+  r.windows = r.windows + 1
+  if r.windows >= WINDOWS or r.rested - r.steps >= BURST then
     r.alive()
     core.yield()
+    r.windows, r.rested = 0, r.steps
   end
   local next = sub(r.body, from + 1, to)
   if r.at <= #r.window then
@@ -136,9 +141,14 @@ local function space(r)
   end
 end
 
+local RUN = string.rep("\\", 256)
+
 -- escaped tells whether the byte after window[to] is escaped: an odd number of backslashes ends there. Each run is counted once.
 local function escaped(window, from, to)
   local at = to
+  while at - 255 >= from and sub(window, at - 255, at) == RUN do
+    at = at - 256
+  end
   while at >= from and byte(window, at) == 92 do
     at = at - 1
   end
@@ -221,7 +231,7 @@ local function skip_nested(r)
         return fail(r, "not_json")
       end
     else
-      r.at = #window + 1
+      r.at, r.steps = #window + 1, steps
       if not fill(r) then
         return fail(r, "not_json")
       end
@@ -432,6 +442,26 @@ local function milliseconds()
   return now.sec * 1000 + now.usec // 1000
 end
 
+-- Who waits to read one, in order of arrival: when each was last seen.
+local line = {}
+
+local function await_turn()
+  local own = {}
+  table.insert(line, own)
+  while true do
+    local now = milliseconds()
+    own.seen = now
+    while line[1] ~= own and now - line[1].seen > 1000 do
+      table.remove(line, 1)
+    end
+    if line[1] == own and (not reading or now - seen >= 1000) then
+      table.remove(line, 1)
+      return
+    end
+    core.msleep(2)
+  end
+end
+
 local function nothing() end
 
 core.register_action("read", { "http-req" }, function(txn)
@@ -439,13 +469,12 @@ core.register_action("read", { "http-req" }, function(txn)
   local native = find(path, "^/api/") ~= nil
   local r = {
     window = "", at = 1, read = 0, turn = 0, steps = STEPS, members = MEMBERS, depth = 1, alive = nothing,
+    windows = 0, rested = STEPS,
     native = native, limits = LIMITS[path] or NONE, stream = native,
   }
   local large = size > LARGE
   if large then
-    while reading and milliseconds() - seen < 1000 do
-      core.msleep(2)
-    end
+    await_turn()
     reading, seen = r, milliseconds()
     r.alive = function()
       seen = milliseconds()

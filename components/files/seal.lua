@@ -8,9 +8,11 @@
 --
 -- Loaded once per thread, as a filter of the front's requests.
 
-local find, byte = string.find, string.byte
+local find, byte, sub = string.find, string.byte, string.sub
 
-local PIECE = 64 * 1024 -- bytes read at a time; the streams of the thread go on in between
+local PIECE = 64 * 1024 -- bytes read at a time
+local PIECES = 16 -- that go on to the server at a time; the streams of the thread go on in between
+local BURST = 20000 -- brackets and strings after which the rest waits: 5 ms
 local TAIL = 4096 -- bytes of white space after the value; reader.lua refuses more
 
 -- How a path names its limit of output tokens. Ollama merges a second "options" into the first.
@@ -33,7 +35,7 @@ local Seal = { id = "seal", flags = filter.FLT_CFG_FL_HTX }
 Seal.__index = Seal
 
 function Seal:new()
-  return setmetatable({ depth = 0, in_string = false, skip = 0 }, Seal)
+  return setmetatable({ depth = 0, in_string = false, skip = 0, steps = 0 }, Seal)
 end
 
 function Seal:http_headers(txn, message)
@@ -54,19 +56,61 @@ function Seal:http_headers(txn, message)
   return filter.CONTINUE
 end
 
+local RUN = string.rep("\\", 256)
+
+-- backslashes counts those that end at a byte, and reaches no further back than from.
+local function backslashes(piece, from, to)
+  local at = to
+  while at - 255 >= from and sub(piece, at - 255, at) == RUN do
+    at = at - 256
+  end
+  while at >= from and byte(piece, at) == 92 do
+    at = at - 1
+  end
+  return to - at
+end
+
+-- string_end returns the quote that ends the string that goes on at a byte; or, negative, an escaped one behind which to look again; or nil.
+-- Escaped quotes with one backslash each are passed over at C's speed: the end is the first quote that another byte stands before, or one
+-- of those that two backslashes stand before. Where the next of either is, it takes and returns again: each is looked for once.
+local function string_end(piece, at, plain, double)
+  if not plain or plain < at then
+    plain = find(piece, '[^\\]"', at) or math.maxinteger
+  end
+  if not double or double < at then
+    double = find(piece, '\\\\"', at, true) or math.maxinteger
+  end
+  if plain < double then
+    return plain + 1, plain, double
+  elseif double == math.maxinteger then
+    return nil, plain, double
+  end
+  local quote = double + 2
+  return backslashes(piece, at, quote - 1) % 2 == 0 and quote or -quote, plain, double
+end
+
 -- close returns where in the piece the first value ends, or nil.
 function Seal:close(piece)
   local at = 1 + self.skip
   self.skip = 0
+  local plain, double -- as string_end left them
   while true do
+    self.steps = self.steps + 1
     if self.in_string then
-      local found = find(piece, '["\\]', at)
-      if not found then
-        self.skip = math.max(at - #piece - 1, 0)
-        return nil
+      local quote = find(piece, '"', at, true)
+      if quote and (quote == at or byte(piece, quote - 1) ~= 92) then
+        self.in_string, at = false, quote + 1
+      else
+        quote, plain, double = string_end(piece, at, plain, double)
+        if not quote then
+          self.skip = at > #piece and at - #piece - 1 or backslashes(piece, at, #piece) % 2
+          return nil
+        elseif quote < 0 then
+          at = 1 - quote
+        else
+          self.in_string, at = false, quote + 1
+        end
       end
-      self.in_string = byte(piece, found) == 92
-      at = found + (self.in_string and 2 or 1)
     else
       local found = find(piece, '["%[%]{}]', at)
       if not found then
@@ -89,6 +133,27 @@ function Seal:close(piece)
   end
 end
 
+-- begin checks that the body is an object; it is called until its first bytes are here.
+function Seal:begin(piece)
+  local first = find(piece, "[^ \t\n\r]")
+  if first and byte(piece, first) ~= 123 then
+    error("the body is no JSON object")
+  end
+  self.begun = first ~= nil
+end
+
+-- seal writes the members before the brace at close, an offset from 1.
+function Seal:seal(message, size, close)
+  local rest = message:eom() and size > close and message:body(close, size - close) or ""
+  if message:body(close - 1, 1) ~= "}" or not message:eom() or #rest > TAIL or find(rest, "[^ \t\n\r]") then
+    error("the body goes on behind its first value")
+  end
+  if message:insert(self.members, close - 1) ~= #self.members then
+    error("there is no room for the judged model")
+  end
+  self.sealed = true
+end
+
 -- http_payload returns how many bytes go on to the server; the rest comes again.
 function Seal:http_payload(_, message)
   if message.channel:is_resp() or self.sealed then
@@ -98,31 +163,27 @@ function Seal:http_payload(_, message)
   if size == 0 then
     return 0
   end
-  local piece = message:body(0, math.min(size, PIECE)) or ""
-  if not self.begun then
-    local first = find(piece, "[^ \t\n\r]")
-    if not first then
-      return piece ~= "" and #piece or error("the body is empty")
-    elseif byte(piece, first) ~= 123 then
-      error("the body is no JSON object")
+  local read, steps = 0, self.steps
+  for _ = 1, PIECES do
+    local piece = message:body(read, math.min(size - read, PIECE)) or ""
+    if not self.begun then
+      self:begin(piece)
     end
-    self.begun = true
-  end
-  local close = self:close(piece)
-  if not close then
-    if message:eom() and #piece < PIECE then
-      error("the body ends within its first value")
+    local close = self.begun and self:close(piece)
+    if close then
+      return self:seal(message, size, read + close)
     end
-    return #piece
+    read = read + #piece
+    if #piece < PIECE then
+      if message:eom() then
+        error("the body ends within its first value")
+      end
+      return read
+    elseif self.steps - steps > BURST then
+      return read
+    end
   end
-  local rest = message:eom() and size > close and message:body(close, size - close) or ""
-  if byte(piece, close) ~= 125 or not message:eom() or #rest > TAIL or find(rest, "[^ \t\n\r]") then
-    error("the body goes on behind its first value")
-  end
-  if message:insert(self.members, close - 1) ~= #self.members then
-    error("there is no room for the judged model")
-  end
-  self.sealed = true
+  return read
 end
 
 core.register_filter("seal", Seal, function(class)

@@ -140,7 +140,7 @@ func otherClients(t *testing.T) {
 }
 
 func oneQueue(t *testing.T) {
-	mustUp(t, "--config", withChatPool(t, "gpu: {count: 1}, replicas: {min: 4}, models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 3, contextLength: 16384, parallel: 1, cpu: 100m, memory: 1Gi"))
+	mustUp(t, "--config", withChatPool(t, "gpu: {count: 1}, replicas: {min: 4}, models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 3, contextLength: 2048, parallel: 1, cpu: 100m, memory: 1Gi"))
 	outputs := assignments(t, "outputs")
 	front, plain := outputs["ENDPOINT"], server(t)
 	pods := loaded(t)
@@ -179,7 +179,7 @@ func oneQueue(t *testing.T) {
 		defer hangUp()
 		for range 4 { // every slot, until all the others wait
 			running.Go(func() {
-				_, _, err := talkUntil(ctx, front, outputs["KEY_IDE"], "tiny-endless", 16_000)
+				_, _, err := talkUntil(ctx, front, outputs["KEY_IDE"], "tiny-endless", 2000)
 				assert.ErrorContains(t, err, "context canceled")
 			})
 		}
