@@ -74,11 +74,16 @@ func certificate(t *testing.T) map[string]string {
 	return map[string]string{"tls.crt": crt, "tls.key": key}
 }
 
-// fronts are the front's pods, with what a restart would change.
-func fronts(t *testing.T) string {
+// fronts are the front's pods, with what a restart would change. A pod of the former rollout may still finish its streams.
+func fronts(t *testing.T) (staying []string) {
 	t.Helper()
-	return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=auth-front", "-o",
-		`jsonpath={range .items[*]}{.metadata.uid} {range .status.containerStatuses[*]}{.restartCount} {end}{"\n"}{end}`)
+	for _, line := range strings.Split(kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=auth-front", "-o",
+		`jsonpath={range .items[*]}{.metadata.uid} {range .status.containerStatuses[*]}{.restartCount} {end}{.metadata.deletionTimestamp}{"\n"}{end}`), "\n") {
+		if line != "" && !strings.HasSuffix(line, "Z") {
+			staying = append(staying, line)
+		}
+	}
+	return staying
 }
 
 // renewed changes the certificate and the keys from elsewhere under 20 streams.
