@@ -206,7 +206,9 @@ func (a *AuthFrontArgs) traffic() allow {
 	if a.Replicas > 1 {
 		handOn := networkingv1.NetworkPolicyPortArray{tcp(portQueue)}
 		open.ingress = append(open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn})
-		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: handOn})
+		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{
+			To: podsOf(roleFront), Ports: append(handOn, tcp(portMetrics)), // where they look whether the others are there
+		})
 	}
 	if a.OIDC != nil { // the provider may be anywhere
 		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(a.OIDC.issuerPort())}})

@@ -50,7 +50,7 @@ func TestSeveralFrontsHaveOneQueueAndStandInForEachOther(t *testing.T) {
 	}
 	answers := make(chan string, 20)
 	for i := range 5 { // two slots, and three that wait, whichever front they come by
-		ask(t, fronts[i%3], "key-ide", "", answers)
+		ask(t, fronts[i%3], []string{"key-ide", "key-ide", "key-ide", "key-ide", "key-slow"}[i], "", answers)
 	}
 	queues := func() (all []string) {
 		for _, r := range fronts {

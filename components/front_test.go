@@ -80,7 +80,7 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports
 		"/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/keys.map", dir+"/own-keys.map", "/etc/haproxy-tls", dir, "/etc/haproxy/", dir+"/",
 		"/run/haproxy/", dir+"/",
 		any(portAPI), local(at.api), any(portMetrics), local(at.metrics), any(portQueue), local(at.queue),
-		fmt.Sprintf("self 127.0.0.1:%d", portQueue), fmt.Sprintf("self 127.0.0.1:%d", at.queue),
+		fmt.Sprintf("self 127.0.0.1:%d", portQueue), fmt.Sprintf("self 127.0.0.1:%d check port %d", at.queue, at.metrics),
 		fmt.Sprintf("127.0.0.1:%d", portSignedIn), fmt.Sprintf("127.0.0.1:%d", at.signedIn),
 		fmt.Sprintf("dst_port %d", portSignedIn), fmt.Sprintf("dst_port %d", at.signedIn),
 		fmt.Sprintf("127.0.0.1:%d", portOAuth2Proxy), fmt.Sprintf("127.0.0.1:%d", at.oauth2Proxy),
@@ -92,7 +92,7 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports
 	if len(fronts) > 0 {
 		servers := ""
 		for i, front := range fronts {
-			servers += fmt.Sprintf("    server front%d 127.0.0.1:%d hash-key addr-port\n", i, front.queue)
+			servers += fmt.Sprintf("    server front%d 127.0.0.1:%d check port %d hash-key addr-port\n", i, front.queue, front.metrics)
 		}
 		config = regexp.MustCompile(`(?m)^ *server-template front .*\n`).ReplaceAllString(config, servers)
 	}
@@ -593,14 +593,16 @@ func TestTheQueueHoldsWhatHasNoSlotAndIsBounded(t *testing.T) {
 	server, busy, release := busyServer()
 	r := start(t, server)
 	answers := make(chan string, 10)
-	for range 5 { // two slots, and three that wait
-		ask(t, r, "key-ide", "", answers)
+	for _, key := range []string{"key-ide", "key-ide", "key-ide", "key-ide", "key-slow"} { // two slots, and three that wait
+		ask(t, r, key, "", answers)
 	}
 	r.awaitQueue(t, "3")
 	assert.Equal(t, "5", r.metric(t, "haproxy_backend_current_sessions"))
 	assert.Len(t, busy, 2, "the server must not see more than its slots")
-	ask(t, r, "key-ide", "", answers)
-	assert.Equal(t, "503 queue_full", <-answers, "a fourth may not wait")
+	for _, key := range []string{"key-ide", "key-slow"} {
+		ask(t, r, key, "", answers)
+		assert.Equal(t, "503 queue_full", <-answers, "a fourth may not wait")
+	}
 	close(release)
 	for range 5 {
 		assert.Equal(t, "200", <-answers)

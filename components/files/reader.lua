@@ -8,8 +8,8 @@
 -- holds up the streams of its thread. A yield is a turn of HAProxy's loop, so a body of 1 MiB gets a few only.
 --
 -- Sets, for a body that can be judged: txn.model; txn.stream and txn.structured (booleans); txn.num_ctx; txn.asked_tokens (the smallest
--- limit of output tokens); txn.refused (the name of a member that no request may have); and, last, txn.body_read. Sets txn.body_error
--- otherwise. Whatever goes wrong in here, txn.body_read is not set, and haproxy.cfg refuses the request.
+-- limit of output tokens); txn.bad_limit (the name of one that is no limit); txn.refused (the name of a member that no request may have);
+-- and, last, txn.body_read. Sets txn.body_error otherwise. Whatever goes wrong in here, txn.body_read is not set, and haproxy.cfg refuses the request.
 
 local find, byte, sub, lower = string.find, string.byte, string.sub, string.lower
 
@@ -353,7 +353,7 @@ end
 local function limit(r, name, kind, word)
   local tokens = kind == "scalar" and word:match("^-?%d+$") and math.tointeger(tonumber(word))
   if not tokens or tokens == 0 then
-    r.refused = r.refused or name
+    r.bad_limit = name
   elseif tokens > 0 then
     r.tokens = math.min(r.tokens or tokens, tokens, 1 << 31)
   end
@@ -510,6 +510,9 @@ core.register_action("read", { "http-req" }, function(txn)
   end
   if r.refused then
     txn:set_var("txn.refused", r.refused)
+  end
+  if r.bad_limit then
+    txn:set_var("txn.bad_limit", r.bad_limit)
   end
   txn:set_var("txn.body_read", true)
 end)
