@@ -98,7 +98,8 @@ func startFair(t *testing.T) *running {
 	}
 	args, teamKeys := attackFront(names...)
 	args.Teams[1].Background = true // bulk, behind ide
-	args.Routes[0].Slots, args.QueueLength = fairSlots, 100
+	setSlots(&args.Pools[0], fairSlots)
+	args.QueueLength = 100
 	return launch{args: args, keys: teamKeys, at: freePorts(t), server: stub(t, pacedServer)}.start(t).running
 }
 
@@ -202,7 +203,8 @@ func TestAttackFairnessAnInteractiveRequestEntersAQueueFullOfBackgroundOnes(t *t
 	server, busy, release := busyServer()
 	args, teamKeys := attackFront("bulk", "x")
 	args.Teams[1].Background = true
-	args.Routes[0].Slots, args.QueueLength = fairSlots, 100
+	setSlots(&args.Pools[0], fairSlots)
+	args.QueueLength = 100
 	r := launch{args: args, keys: teamKeys, at: freePorts(t), server: stub(t, server)}.start(t)
 
 	const flood = 150

@@ -31,46 +31,15 @@ type Team struct {
 	Background bool
 }
 
-// Route is one pool as the front sees it.
-type Route struct {
-	// Pool is a short name for backends and metrics.
-	Pool string
-	// Models that the pool answers for.
-	Models []string
-	// Host resolves to the pool's pods, without the cluster's domain.
-	Host pulumi.StringInput
-	// MaxPods is the largest number of pods that the pool will have.
-	MaxPods int
-	// Idle tells that the pool may have no pod at times, and gets one when it is asked. Default: false.
-	Idle bool
-	// Slots is the number of requests that one pod answers at a time, for each model.
-	Slots int
-	// ModelSlots are the slots of models that Ollama gives another number: embedding models and some others take one request at a time.
-	ModelSlots map[string]int
-	// Runners name the model whose runner, and so whose slots and queue, a model shares: Ollama loads the same weights once.
-	Runners map[string]string
-	// Contexts are the models' contexts in tokens: a request may name that one and no other, which would load the model anew for everybody.
-	Contexts map[string]int
-	// OutputTokens limit the answers of each model. Default: no limit but the one that a request names.
-	OutputTokens map[string]OutputTokens
-}
-
-// OutputTokens limit one answer of a model.
-type OutputTokens struct {
-	// Most that a request may ask for. Default: no limit.
-	Most int
-	// Silent is the limit of a request that names none, where the model has one of its own. Default: Most.
-	Silent int
-}
-
 // AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
 type AuthFrontArgs struct {
 	Namespace pulumi.StringInput
 	// Image is a HAProxy 3.4 image: older ones cannot look into large bodies.
-	Image  string
-	Teams  []Team
-	Routes []Route
-	// ClusterDomain is appended to each route's host: HAProxy resolves full names only. Default: cluster.local.
+	Image string
+	Teams []Team
+	// Pools that answer.
+	Pools []Pool
+	// ClusterDomain is appended to each pool's host: HAProxy resolves full names only. Default: cluster.local.
 	ClusterDomain string
 	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
 	QueueLength int
@@ -142,8 +111,8 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	if len(a.Teams) == 0 {
 		return nil, fmt.Errorf("AuthFront %s: teams is empty: nobody could ask anything", name)
 	}
-	if len(a.Routes) == 0 {
-		return nil, fmt.Errorf("AuthFront %s: routes is empty: nothing could answer", name)
+	if len(a.Pools) == 0 {
+		return nil, fmt.Errorf("AuthFront %s: pools is empty: nothing could answer", name)
 	}
 
 	if a.BodyMiB > maxBodyMiB {
@@ -262,8 +231,8 @@ func hashedKeys(keys map[string]string) string {
 
 func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
 	hosts := pulumi.StringArray{fronts}
-	for _, route := range a.Routes {
-		hosts = append(hosts, route.Host)
+	for _, pool := range a.Pools {
+		hosts = append(hosts, pool.Host)
 	}
 	haproxy := hosts.ToStringArrayOutput().ApplyT(func(hosts []string) (string, error) {
 		return a.haproxyConfig(hosts[1:], hosts[0])

@@ -22,15 +22,11 @@ type AutoscalingArgs struct {
 	Namespace pulumi.StringInput
 	// Engine is EngineHPA or EngineKEDA.
 	Engine string
-	// Pool is the value of the metrics' label "pool".
-	Pool string
+	// Pool that grows and shrinks between its bounds. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a request comes.
+	Pool Pool
 	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
 	WorkloadKind string
 	WorkloadName pulumi.StringInput
-	// Min and Max replicas. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a request comes.
-	Min, Max int
-	// Slots is the number of requests that one pod answers at a time, for each model.
-	Slots int
 	// QueryURL is where KEDA asks Prometheus.
 	QueryURL pulumi.StringInput
 	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit). Default: 900.
@@ -61,15 +57,16 @@ func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opt
 	if a.Engine != EngineHPA && a.Engine != EngineKEDA {
 		return nil, fmt.Errorf("Autoscaling %s: engine is %q: use %s or %s", name, a.Engine, EngineHPA, EngineKEDA)
 	}
-	if a.Min < 0 || a.Min == 0 && a.Engine != EngineKEDA || a.Max < max(a.Min, 1) {
-		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name, a.Min, a.Max, EngineKEDA)
+	bounds := a.Pool.Replicas
+	if bounds.Min < 0 || bounds.Idle() && a.Engine != EngineKEDA || bounds.Max < max(bounds.Min, 1) {
+		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name, bounds.Min, bounds.Max, EngineKEDA)
 	}
 
 	setDefault(&a.WorkloadKind, "Deployment")
 	setDefault(&a.QuietSeconds, 900)
 	autoscaling := &Autoscaling{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:Autoscaling", name, pulumi.Map{
-		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(a.Min), "max": pulumi.Int(a.Max),
+		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(bounds.Min), "max": pulumi.Int(bounds.Max),
 	}, autoscaling, opts...); err != nil {
 		return nil, err
 	}
@@ -85,7 +82,7 @@ func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opt
 
 // target is the load that one pod should have. Tenths keep small pools exact: 75 % of one slot is 0.7, not 0.
 func (a *AutoscalingArgs) target() string {
-	return strconv.FormatFloat(float64(a.Slots*loadPercent/10)/10, 'f', 1, 64)
+	return strconv.FormatFloat(float64(a.Pool.slots()*loadPercent/10)/10, 'f', 1, 64)
 }
 
 // A policy limits how many pods come or go in a period.
@@ -116,15 +113,15 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 			ScaleTargetRef: &autoscalingv2.CrossVersionObjectReferenceArgs{
 				ApiVersion: pulumi.String("apps/v1"), Kind: pulumi.String(a.WorkloadKind), Name: a.WorkloadName,
 			},
-			MinReplicas: pulumi.Int(a.Min),
-			MaxReplicas: pulumi.Int(a.Max),
+			MinReplicas: pulumi.Int(a.Pool.Replicas.Min),
+			MaxReplicas: pulumi.Int(a.Pool.Replicas.Max),
 			Metrics: autoscalingv2.MetricSpecArray{&autoscalingv2.MetricSpecArgs{
 				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the replicas as they are.
 				Type: pulumi.String("External"),
 				External: &autoscalingv2.ExternalMetricSourceArgs{
 					Metric: &autoscalingv2.MetricIdentifierArgs{
 						Name:     pulumi.String(loadMetric),
-						Selector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{"pool": pulumi.String(a.Pool)}},
+						Selector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{"pool": pulumi.String(a.Pool.Name)}},
 					},
 					Target: &autoscalingv2.MetricTargetArgs{Type: pulumi.String("AverageValue"), AverageValue: pulumi.String(a.target())},
 				},
@@ -151,7 +148,7 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 			"metricType": pulumi.String("AverageValue"),
 			"metadata": pulumi.Map{
 				"serverAddress": a.QueryURL,
-				"query":         pulumi.Sprintf("sum(%s{namespace=%q,pool=%q})", metric, a.Namespace, a.Pool),
+				"query":         pulumi.Sprintf("sum(%s{namespace=%q,pool=%q})", metric, a.Namespace, a.Pool.Name),
 				"threshold":     pulumi.String(threshold),
 				// No number is not 0: a Prometheus that has just started knows nothing yet.
 				"ignoreNullValues": pulumi.String("false"),
@@ -159,7 +156,7 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 		}
 	}
 	triggers := pulumi.Array{trigger(loadMetric, a.target())}
-	if a.Min == 0 {
+	if a.Pool.Replicas.Idle() {
 		// So high a threshold never asks for more than the one pod that keeps the pool awake.
 		triggers = append(triggers, trigger(wakeMetric, "1000000"))
 	}
@@ -169,8 +166,8 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 		Metadata: named(a.Namespace, roleServer, name, name),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
 			"scaleTargetRef":  pulumi.Map{"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName},
-			"minReplicaCount": pulumi.Int(a.Min),
-			"maxReplicaCount": pulumi.Int(a.Max),
+			"minReplicaCount": pulumi.Int(a.Pool.Replicas.Min),
+			"maxReplicaCount": pulumi.Int(a.Pool.Replicas.Max),
 			"pollingInterval": pulumi.Int(pollSeconds),
 			"cooldownPeriod":  pulumi.Int(a.QuietSeconds),
 			// A new pool has never been active: let it live as long as one that was.

@@ -302,7 +302,7 @@ func TestTheUseOfEachTeamIsCounted(t *testing.T) {
 
 func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 	args := front()
-	args.Teams, args.Routes, args.Replicas = nil, nil, 2
+	args.Teams, args.Pools, args.Replicas = nil, nil, 2
 	for i := range 50 {
 		args.Teams = append(args.Teams, Team{Name: fmt.Sprintf("team-%d", i), RequestsPerMinute: 100})
 	}
@@ -311,13 +311,12 @@ func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 		keys[fmt.Sprintf("team-%d/2", i)] = fmt.Sprintf("key-%d", i)
 	}
 	for pool := range 5 {
-		route := Route{Pool: fmt.Sprintf("pool-%d", pool), MaxPods: 8, Slots: 4, Contexts: map[string]int{}}
+		large := Pool{Name: fmt.Sprintf("pool-%d", pool), Replicas: Replicas{Min: 1, Max: 8}}
 		for model := range 20 {
 			name := fmt.Sprintf("hf.co/organisation/a-model-with-a-long-name-%d-%d:Q4_K_M", pool, model)
-			route.Models = append(route.Models, name)
-			route.Contexts[name] = 32768
+			large.Models = append(large.Models, Model{Name: name, Slots: 4, Context: 32768})
 		}
-		args.Routes = append(args.Routes, route)
+		args.Pools = append(args.Pools, large)
 	}
 	own := freePorts(t)
 	config := writeFront(t, args, keys, own, "", own)

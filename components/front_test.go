@@ -38,13 +38,21 @@ func front() *AuthFrontArgs {
 			{Name: "slow", RequestsPerMinute: 3},
 			{Name: "narrow", ConcurrentRequests: 1},
 		},
-		Routes: []Route{
-			{
-				Pool: "chat", Models: []string{"tiny", "org/big:70b", "tiny-reviewer"}, MaxPods: 4, Slots: 2, Contexts: map[string]int{"tiny": 8192},
-				Runners: map[string]string{"tiny-reviewer": "tiny"}, OutputTokens: map[string]OutputTokens{"tiny": {Most: 8192}, "tiny-reviewer": {Most: 8192, Silent: 256}},
-			},
-			{Pool: "embed", Models: []string{"embed:latest"}, MaxPods: 1, Slots: 1},
+		Pools: []Pool{
+			{Name: "chat", Replicas: Replicas{Min: 1, Max: 4}, Models: []Model{
+				{Name: "tiny", Slots: 2, Context: 8192, OutputTokens: OutputTokens{Most: 8192}},
+				{Name: "org/big:70b", Slots: 2},
+				{Name: "tiny-reviewer", Slots: 2, Queue: "tiny", OutputTokens: OutputTokens{Most: 8192, Silent: 256}},
+			}},
+			{Name: "embed", Replicas: Replicas{Min: 1, Max: 1}, Models: []Model{{Name: "embed:latest", Slots: 1}}},
 		},
+	}
+}
+
+// setSlots gives every model of a pool as many slots.
+func setSlots(pool *Pool, slots int) {
+	for i := range pool.Models {
+		pool.Models[i].Slots = slots
 	}
 }
 
@@ -67,9 +75,9 @@ func freePorts(t *testing.T) ports {
 // writeFront writes the configuration as the front's pod sees it, but on loopback and with the given servers in place of DNS.
 func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports, server string, fronts ...ports) string {
 	t.Helper()
-	hosts := make([]string, len(a.Routes))
-	for i, route := range a.Routes {
-		hosts[i] = "ollama-" + route.Pool + "-pods.ollama.svc"
+	hosts := make([]string, len(a.Pools))
+	for i, pool := range a.Pools {
+		hosts[i] = "ollama-" + pool.Name + "-pods.ollama.svc"
 	}
 	config, err := a.haproxyConfig(hosts, "front-pods.ollama.svc")
 	require.NoError(t, err)

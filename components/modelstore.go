@@ -15,8 +15,8 @@ const (
 	ReadWriteMany = "ReadWriteMany" // any number of nodes
 )
 
-// Model is one model that the store holds.
-type Model struct {
+// StoredModel is one model that the store holds.
+type StoredModel struct {
 	// Name is what users ask for, for instance llama3.3:70b.
 	Name string
 	// Modelfile is the text from which `ollama create` makes the model; empty for a model that is pulled.
@@ -39,7 +39,7 @@ type ModelStoreArgs struct {
 	// Image is an Ollama image; it pulls and creates the models.
 	Image string
 	// Models in order: a Modelfile's FROM stands before the Modelfile.
-	Models []Model
+	Models []StoredModel
 	// Registry is the host[:port]/path that short model names are pulled from. Default: Ollama's own library.
 	Registry string
 	// Insecure says that Registry speaks plain HTTP. Default: false.

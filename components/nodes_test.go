@@ -53,25 +53,25 @@ func TestRequirementsFollowFromThePool(t *testing.T) {
 	g6 := NodeRequirement{"node.kubernetes.io/instance-type", "In", []string{"g6.xlarge"}}
 	for name, test := range map[string]struct {
 		class NodeClass
-		pool  NodePool
+		pool  Pool
 		want  []NodeRequirement
 	}{
-		"AWS' own labels where nothing names instances": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 2, MinMiB: 22809}}}, []NodeRequirement{
+		"AWS' own labels where nothing names instances": {aws, Pool{Placement: Placement{GPU: GPU{Count: 2, MinMiB: 22809}}}, []NodeRequirement{
 			{"karpenter.k8s.aws/instance-gpu-manufacturer", "In", []string{"nvidia"}},
 			{"karpenter.k8s.aws/instance-gpu-count", "Gt", []string{"1"}},
 			{"karpenter.k8s.aws/instance-gpu-memory", "Gt", []string{"22808"}},
 			noSpot,
 		}},
-		"AMD's GPUs, of any memory": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 1, Vendor: AMD}}}, []NodeRequirement{
+		"AMD's GPUs, of any memory": {aws, Pool{Placement: Placement{GPU: GPU{Count: 1, Vendor: AMD}}}, []NodeRequirement{
 			{"karpenter.k8s.aws/instance-gpu-manufacturer", "In", []string{"amd"}},
 			{"karpenter.k8s.aws/instance-gpu-count", "Gt", []string{"0"}},
 			noSpot,
 		}},
-		"named instances, which nothing is added to": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 1, MinMiB: 22809}}, Requirements: []NodeRequirement{g6}}, []NodeRequirement{g6, noSpot}},
-		"the selector, in order, and the GPU's product": {NodeClass{Group: "karpenter.azure.com"}, NodePool{Placement: Placement{GPU: GPU{Count: 1, Product: "A100"}, NodeSelector: map[string]string{"karpenter.azure.com/sku-gpu-name": "A100", "a": "b"}}}, []NodeRequirement{
+		"named instances, which nothing is added to": {aws, Pool{Placement: Placement{GPU: GPU{Count: 1, MinMiB: 22809}}, Karpenter: &NodeRequests{Requirements: []NodeRequirement{g6}}}, []NodeRequirement{g6, noSpot}},
+		"the selector, in order, and the GPU's product": {NodeClass{Group: "karpenter.azure.com"}, Pool{Placement: Placement{GPU: GPU{Count: 1, Product: "A100"}, NodeSelector: map[string]string{"karpenter.azure.com/sku-gpu-name": "A100", "a": "b"}}}, []NodeRequirement{
 			{"a", "In", []string{"b"}}, {"karpenter.azure.com/sku-gpu-name", "In", []string{"A100"}}, {"nvidia.com/gpu.product", "In", []string{"A100"}}, noSpot,
 		}},
-		"spot for who asks for it": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 1}, NodeSelector: map[string]string{"karpenter.sh/capacity-type": "spot"}}, Requirements: []NodeRequirement{g6}}, []NodeRequirement{
+		"spot for who asks for it": {aws, Pool{Placement: Placement{GPU: GPU{Count: 1}, NodeSelector: map[string]string{"karpenter.sh/capacity-type": "spot"}}, Karpenter: &NodeRequests{Requirements: []NodeRequirement{g6}}}, []NodeRequirement{
 			{"karpenter.sh/capacity-type", "In", []string{"spot"}}, g6,
 		}},
 	} {
@@ -88,15 +88,15 @@ func TestKarpenterMustBeAbleToFindTheGPUs(t *testing.T) {
 	zone := []NodeRequirement{{"topology.kubernetes.io/zone", "In", []string{"a"}}}
 	for name, test := range map[string]struct {
 		group string
-		pool  NodePool
+		pool  Pool
 		want  bool
 	}{
-		"AWS labels memory":                     {aws.Group, NodePool{Placement: whole}, true},
-		"others do not":                         {"karpenter.azure.com", NodePool{Placement: whole}, false},
-		"a zone is no instance":                 {"karpenter.azure.com", NodePool{Placement: whole, Requirements: zone}, false},
-		"no cloud has the node labeller's name": {aws.Group, NodePool{Placement: product}, false},
-		"a label of another cloud says nothing": {"karpenter.azure.com", NodePool{Placement: whole, Requirements: []NodeRequirement{{"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"}}}}, false},
-		"one of its own does":                   {aws.Group, NodePool{Placement: product, Requirements: []NodeRequirement{{"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"}}}}, true},
+		"AWS labels memory":                     {aws.Group, Pool{Placement: whole}, true},
+		"others do not":                         {"karpenter.azure.com", Pool{Placement: whole}, false},
+		"a zone is no instance":                 {"karpenter.azure.com", Pool{Placement: whole, Karpenter: &NodeRequests{Requirements: zone}}, false},
+		"no cloud has the node labeller's name": {aws.Group, Pool{Placement: product}, false},
+		"a label of another cloud says nothing": {"karpenter.azure.com", Pool{Placement: whole, Karpenter: &NodeRequests{Requirements: []NodeRequirement{{"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"}}}}}, false},
+		"one of its own does":                   {aws.Group, Pool{Placement: product, Karpenter: &NodeRequests{Requirements: []NodeRequirement{{"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"}}}}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, test.want, test.pool.Decided(NodeClass{Group: test.group}))

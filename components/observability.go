@@ -33,9 +33,8 @@ type ObservabilityArgs struct {
 	// MetricsHost and MetricsPort are the front's exporter: a name that resolves to every front pod, without the cluster's domain.
 	MetricsHost pulumi.StringInput
 	MetricsPort int
-	// Pools of the stack, and PodsHosts, for each of them the name that resolves to its pods.
-	Pools     []ObservedPool
-	PodsHosts []pulumi.StringInput
+	// Pools to ask for their numbers.
+	Pools []Pool
 	// QueueLength is how many requests may wait for one model.
 	QueueLength int
 	// DCGM is DCGMNone, DCGMExisting or DCGMDeploy. Default: DCGMNone.
@@ -63,9 +62,6 @@ func NewObservability(ctx *pulumi.Context, name string, args *ObservabilityArgs,
 	setDefault(&a.DCGMNamespace, "gpu-operator")
 	if a.Mode != PrometheusBundled && a.Mode != PrometheusOperator {
 		return nil, fmt.Errorf("Observability %s: mode is %q: use %s or %s", name, a.Mode, PrometheusBundled, PrometheusOperator)
-	}
-	if len(a.Pools) != len(a.PodsHosts) {
-		return nil, fmt.Errorf("Observability %s: %d pools but %d podsHosts: each pool has one", name, len(a.Pools), len(a.PodsHosts))
 	}
 
 	observability := &Observability{}

@@ -41,9 +41,12 @@ func TestEachAlertIsFiredByATestAndHasASectionInTheRunbook(t *testing.T) {
 func observed() *ObservabilityArgs {
 	return &ObservabilityArgs{
 		MetricsPort: portMetrics, QueueLength: 100,
-		Pools: []ObservedPool{
-			{Name: "chat", GPUs: 1, MaxReplicas: 3, Models: []ObservedModel{{Name: "hf.co/org/big:Q4", Slots: 4, Digest: "sha256:" + strings.Repeat("a", 64)}, {Name: "shares", Slots: 0}}},
-			{Name: "embed", MinReplicas: 1, MaxReplicas: 1, Models: []ObservedModel{{Name: "embed:latest", Slots: 1}}},
+		Pools: []Pool{
+			{Name: "chat", Placement: Placement{GPU: GPU{Count: 1}}, Replicas: Replicas{Max: 3}, Models: []Model{
+				{Name: "hf.co/org/big:Q4", Slots: 4, Digest: "sha256:" + strings.Repeat("a", 64)},
+				{Name: "shares", Slots: 4, Queue: "hf.co/org/big:Q4"},
+			}},
+			{Name: "embed", Replicas: Replicas{Min: 1, Max: 1}, Models: []Model{{Name: "embed:latest", Slots: 1}}},
 		},
 	}
 }

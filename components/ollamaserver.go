@@ -21,12 +21,8 @@ type OllamaServerArgs struct {
 	Store StoreMount
 	// Placement and GPUs of the pods. Default: a CPU pool on any node.
 	Placement Placement
-	// SpareGPU tells that the cluster has GPUs left for one more pod, so that an update starts the new pod before it stops the old. Default: false.
-	SpareGPU bool
-	// Replicas of the Deployment, or its minimum where Scaled. Default: 1.
-	Replicas int
-	// Scaled leaves the number of replicas to an autoscaler. Default: false.
-	Scaled bool
+	// Replicas of the pool. Default: one pod.
+	Replicas Replicas
 	// ContextLength is the number of tokens each request may use. Default: 8192.
 	ContextLength int
 	// Parallel is the number of requests that one model answers at a time; each has a KV cache of its own. Default: 1.
@@ -70,7 +66,7 @@ const (
 // NewOllamaServer makes the pool's objects and waits for its rollout.
 func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption) (*OllamaServer, error) {
 	a := *args
-	setDefault(&a.Replicas, 1)
+	a.Replicas = a.Replicas.withDefaults()
 	setDefault(&a.ContextLength, 8192)
 	setDefault(&a.Parallel, 1)
 	setDefault(&a.MaxLoadedModels, 1)
@@ -82,8 +78,8 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 	if err := a.Placement.GPU.validate(); err != nil {
 		return nil, fmt.Errorf("OllamaServer %s: %w", name, err)
 	}
-	if !a.Store.Shared && a.Replicas > 1 {
-		return nil, fmt.Errorf("OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas, ReadWriteMany)
+	if !a.Store.Shared && a.Replicas.Max > 1 {
+		return nil, fmt.Errorf("OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas.Max, ReadWriteMany)
 	}
 
 	server := &OllamaServer{}
@@ -149,10 +145,10 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 	}
 	selector := &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)}
 	var replicas pulumi.IntPtrInput
-	if a.Scaled {
+	if a.Replicas.Scaled() {
 		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"})) // or each update would reset what the autoscaler decided
 	} else {
-		replicas = pulumi.Int(a.Replicas)
+		replicas = pulumi.Int(a.Replicas.Min)
 		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
 		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
 	}
@@ -204,12 +200,12 @@ func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
 	if !a.Store.Shared {
 		return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")}
 	}
-	surge, unavailable := 0, 1
-	if a.SpareGPU {
-		surge, unavailable = 1, 0
+	unavailable := 1
+	if a.Replicas.Surge > 0 {
+		unavailable = 0
 	}
 	return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
-		MaxSurge: pulumi.Int(surge), MaxUnavailable: pulumi.Int(unavailable),
+		MaxSurge: pulumi.Int(a.Replicas.Surge), MaxUnavailable: pulumi.Int(unavailable),
 	}}
 }
 

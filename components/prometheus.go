@@ -22,8 +22,8 @@ var serverJobs = []struct{ Module, Path, Interval, Comment string }{
 
 func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, observability *Observability, opts ...pulumi.ResourceOption) error {
 	inputs := []any{a.Namespace, a.MetricsHost, dcgmHost}
-	for _, host := range a.PodsHosts {
-		inputs = append(inputs, host)
+	for _, pool := range a.Pools {
+		inputs = append(inputs, pool.Host)
 	}
 	known := pulumi.All(inputs...)
 	config := known.ApplyT(func(known []any) (string, error) {

@@ -9,26 +9,6 @@ import (
 
 // What the stack's config says, as series: alerts and the dashboard compare with it what is measured.
 
-// ObservedPool is a pool as the metrics should know it.
-type ObservedPool struct {
-	Name string
-	// GPUs of a pod.
-	GPUs int
-	// MinReplicas and MaxReplicas of the pool.
-	MinReplicas, MaxReplicas int
-	// Models that the pool answers for.
-	Models []ObservedModel
-}
-
-// ObservedModel is a model of a pool.
-type ObservedModel struct {
-	Name string
-	// Slots are the requests for the model that one pod answers at a time; 0 for a model that waits in another's queue.
-	Slots int
-	// Digest of the model's manifest by models.lock.yaml, sha256:…; empty where it has none.
-	Digest string
-}
-
 type recordingRule struct {
 	Record string            `json:"record"`
 	Expr   string            `json:"expr"`
@@ -49,12 +29,12 @@ func (a *ObservabilityArgs) stackSeries(namespace string) (string, error) {
 	}
 	constant("ollama_queue_length_limit", a.QueueLength)
 	for _, pool := range a.Pools {
-		constant("ollama_pool_gpus", pool.GPUs, "pool", pool.Name)
-		constant("ollama_pool_replicas_min", pool.MinReplicas, "pool", pool.Name)
-		constant("ollama_pool_replicas_max", pool.MaxReplicas, "pool", pool.Name)
+		constant("ollama_pool_gpus", pool.GPU.Count, "pool", pool.Name)
+		constant("ollama_pool_replicas_min", pool.Replicas.Min, "pool", pool.Name)
+		constant("ollama_pool_replicas_max", pool.Replicas.Max, "pool", pool.Name)
 		for _, model := range pool.Models {
 			name := metricModel(model.Name)
-			if model.Slots > 0 {
+			if model.hasQueue() {
 				constant("ollama_pool_slots", model.Slots, "pool", pool.Name, "model", name)
 			}
 			constant("ollama_model_expected", 1, "pool", pool.Name, "model", name, "digest", strings.TrimPrefix(model.Digest, "sha256:"))

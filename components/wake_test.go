@@ -22,7 +22,7 @@ func TestTheFirstRequestOfASleepingPoolIsHeldUntilAServerIsThere(t *testing.T) {
 		}
 	})
 	args := front()
-	args.Routes[0].Idle, args.Routes[0].MaxPods = true, 1
+	args.Pools[0].Replicas = Replicas{Min: 0, Max: 1}
 	own := freePorts(t)
 	config := writeFront(t, args, keys, own, server)
 	text, err := os.ReadFile(config)
@@ -75,7 +75,7 @@ func TestAClientThatLeavesASleepingPoolWakesItNoLonger(t *testing.T) {
 	t.Parallel()
 	var asleep atomic.Bool
 	args := front()
-	args.Routes[0].Idle, args.Routes[0].MaxPods = true, 1
+	args.Pools[0].Replicas = Replicas{Min: 0, Max: 1}
 	r := startAs(t, args, freePorts(t), stub(t, func(w http.ResponseWriter, _ *http.Request) {
 		if asleep.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -106,13 +106,13 @@ func TestAClientThatLeavesASleepingPoolWakesItNoLonger(t *testing.T) {
 
 func TestTheCatalogComesFromAPoolThatIsAlwaysThere(t *testing.T) {
 	args := front()
-	args.Routes[0].Idle = true
+	args.Pools[0].Replicas.Min = 0
 	hosts := []string{"ollama-chat-pods.ollama.svc", "ollama-embed-pods.ollama.svc"}
 	config, err := args.haproxyConfig(hosts, "")
 	require.NoError(t, err)
 	catalog := config[strings.Index(config, "\nbackend catalog"):]
 	assert.Contains(t, catalog[:strings.Index(catalog, "# One queue")], "ollama-embed-pods.ollama.svc.cluster.local")
-	args.Routes[1].Idle = true // then there is none
+	args.Pools[1].Replicas.Min = 0 // then there is none
 	_, err = args.haproxyConfig(hosts, "")
 	require.NoError(t, err)
 }

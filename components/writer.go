@@ -170,7 +170,7 @@ func (a *ModelStoreArgs) volumes(config pulumi.StringPtrInput) corev1.VolumeArra
 	return volumes
 }
 
-func modelNames(models []Model) []string {
+func modelNames(models []StoredModel) []string {
 	names := make([]string, len(models))
 	for i, m := range models {
 		names[i] = m.Name

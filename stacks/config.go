@@ -96,7 +96,7 @@ type Pool struct {
 		Spare                bool
 		Vendor, MIG, Product string
 	}
-	Replicas struct{ Min, Max int }
+	Replicas components.Replicas
 	// Models that the pool answers for; never empty after Load.
 	Models                                   []string
 	ContextLength, Parallel, MaxLoadedModels int
@@ -105,7 +105,7 @@ type Pool struct {
 	RuntimeClassName, PriorityClassName      string
 	NodeSelector                             map[string]string
 	Tolerations                              []components.Toleration
-	Karpenter                                *PoolKarpenter
+	Karpenter                                *components.NodeRequests
 	Queue                                    string
 }
 
@@ -203,6 +203,7 @@ func (c *Config) derive() {
 		if pool.Replicas.Max == 0 {
 			pool.Replicas.Max = pool.Replicas.Min
 		}
+		pool.Replicas.Surge = c.surge(pool)
 		c.Pools[name] = pool
 	}
 }

@@ -28,13 +28,18 @@ func Deploy(ctx *pulumi.Context) error {
 		return err
 	}
 
-	nodes := &components.Nodes{}
-	if args := config.nodes(namespace); args != nil {
+	pools, nodes := config.pools(), &components.Nodes{}
+	if args := config.nodes(namespace, pools); args != nil {
 		if nodes, err = components.NewNodes(ctx, "nodes", args, inCluster); err != nil {
 			return err
 		}
 	}
-	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace, nodes), inCluster)
+	for i, pool := range pools {
+		if nodePool, made := nodes.NodePools[pool.Name]; made {
+			pools[i].NodePool = nodePool
+		}
+	}
+	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace, pools), inCluster)
 	if err != nil {
 		return err
 	}
@@ -43,26 +48,28 @@ func Deploy(ctx *pulumi.Context) error {
 	afterStore := pulumi.DependsOn([]pulumi.Resource{store})
 
 	servers := map[string]*components.OllamaServer{}
-	for _, name := range config.poolNames() {
-		servers[name], err = components.NewOllamaServer(ctx, "ollama-"+name, config.ollamaServer(name, namespace, nodes, store), inCluster, afterStore)
+	for i, pool := range pools {
+		server, err := components.NewOllamaServer(ctx, "ollama-"+pool.Name, config.ollamaServer(pool, namespace, nodes, store), inCluster, afterStore)
 		if err != nil {
 			return err
 		}
+		servers[pool.Name], pools[i].Host = server, server.PodsHost
 	}
-	front, err := components.NewAuthFront(ctx, "front", config.authFront(namespace, servers), inCluster, afterStore)
+	front, err := components.NewAuthFront(ctx, "front", config.authFront(namespace, pools), inCluster, afterStore)
 	if err != nil {
 		return err
 	}
 	if config.Observability.Prometheus != "none" {
-		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, front, servers), inCluster)
+		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, pools, front), inCluster)
 		if err != nil {
 			return err
 		}
-		for _, name := range config.poolNames() {
-			if !config.scaled(name) {
+		for _, pool := range pools {
+			if !pool.Replicas.Scaled() {
 				continue
 			}
-			if _, err := components.NewAutoscaling(ctx, "autoscaling-"+name, config.autoscaling(name, namespace, servers[name], observability), inCluster); err != nil {
+			args := config.autoscaling(pool, namespace, servers[pool.Name], observability)
+			if _, err := components.NewAutoscaling(ctx, "autoscaling-"+pool.Name, args, inCluster); err != nil {
 				return err
 			}
 		}

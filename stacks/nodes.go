@@ -10,12 +10,6 @@ import (
 	"ollama-k8s/components"
 )
 
-// PoolKarpenter is what people may set of a pool's NodePool.
-type PoolKarpenter struct {
-	Requirements []components.NodeRequirement
-	Limits       map[string]int
-}
-
 // onKarpenter tells whether Karpenter makes the pool's nodes: it knows whole GPUs.
 func (c *Config) onKarpenter(name string) bool {
 	gpu := c.Pools[name].GPU
@@ -23,57 +17,31 @@ func (c *Config) onKarpenter(name string) bool {
 }
 
 // nodes is nil where there is nothing to make.
-func (c *Config) nodes(namespace pulumi.StringInput) *components.NodesArgs {
-	args := &components.NodesArgs{Namespace: namespace}
+func (c *Config) nodes(namespace pulumi.StringInput, pools []components.Pool) *components.NodesArgs {
+	args := &components.NodesArgs{Namespace: namespace, Pools: pools}
 	if karpenter := c.Autoscaling.Karpenter; karpenter != nil {
 		args.NodeClass = karpenter.NodeClass
 	}
-	for _, name := range c.poolNames() {
-		if c.onKarpenter(name) {
-			args.NodePools = append(args.NodePools, c.nodePool(name))
-		}
-		if queue := c.Pools[name].Queue; queue != "" && c.Autoscaling.Kueue != nil && !slices.Contains(args.Queues, queue) {
-			args.ClusterQueue = c.Autoscaling.Kueue.ClusterQueue
-			args.Queues = append(args.Queues, queue)
-		}
+	if kueue := c.Autoscaling.Kueue; kueue != nil {
+		args.ClusterQueue = kueue.ClusterQueue
 	}
-	if len(args.NodePools) == 0 && len(args.Queues) == 0 {
+	if !slices.ContainsFunc(pools, func(pool components.Pool) bool {
+		return pool.Karpenter != nil || args.ClusterQueue != "" && pool.Queue != ""
+	}) {
 		return nil
 	}
 	return args
 }
 
-func (c *Config) nodePool(name string) components.NodePool {
-	pool := c.Pools[name]
-	nodePool := components.NodePool{Pool: name, Placement: c.placement(name), MaxPods: pool.Replicas.Max}
-	if pool.GPU.Spare {
-		nodePool.MaxPods++
-	}
-	if pool.Karpenter != nil {
-		nodePool.Requirements, nodePool.Limits = pool.Karpenter.Requirements, pool.Karpenter.Limits
-	}
-	return nodePool
-}
-
-// placementOn is the pool's placement, on its own nodes where it has such.
-func (c *Config) placementOn(name string, nodes *components.Nodes) components.Placement {
-	placement := c.placement(name)
-	if nodePool, made := nodes.NodePools[name]; made {
-		placement.NodePool = nodePool
-	}
-	return placement
-}
-
 // queue is nil for a pool that waits in none.
-func (c *Config) queue(name string, nodes *components.Nodes) pulumi.StringInput {
-	queue := c.Pools[name].Queue
-	if made, ok := nodes.Queues[queue]; ok {
+func queue(pool components.Pool, nodes *components.Nodes) pulumi.StringInput {
+	if made, ok := nodes.Queues[pool.Queue]; ok {
 		return made
 	}
-	if queue == "" {
+	if pool.Queue == "" {
 		return nil
 	}
-	return pulumi.String(queue)
+	return pulumi.String(pool.Queue)
 }
 
 // checkNodes finds what neither Karpenter nor Kueue could do.
@@ -118,23 +86,23 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 	for _, label := range sortedKeys(pool.NodeSelector) {
 		problems = append(problems, karpentersOwn(key+".nodeSelector", label)...)
 	}
-	nodePool := c.nodePool(name)
-	for i, r := range nodePool.Requirements {
+	asked := c.pool(name)
+	for i, r := range asked.Karpenter.Requirements {
 		at := fmt.Sprintf("%s.karpenter.requirements[%d]", key, i)
 		problems = append(problems, karpentersOwn(at+".key", r.Key)...)
 		if want := wrongValues(r); want != "" {
 			problems = append(problems, fmt.Sprintf("%s.values: %s is not what operator %s takes: give it %s", at, encode(r.Values), r.Operator, want))
 		}
 	}
-	if class.Group != "" && !nodePool.Decided(class) {
+	if class.Group != "" && !asked.Decided(class) {
 		gpus := "the pool's GPUs"
 		if pool.GPU.Product != "" {
 			gpus = pool.GPU.Product // no instance is labelled with it before it runs
 		}
 		problems = append(problems, fmt.Sprintf("%s.karpenter.requirements: name no instances, and Karpenter cannot tell which have %s: add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label %s/…", key, gpus, class.Group))
 	}
-	for _, resource := range sortedKeys(nodePool.Limits) {
-		if limit := nodePool.Limits[resource]; resource == nodePool.Placement.GPU.Resource() && limit < pool.GPU.Count {
+	for _, resource := range sortedKeys(asked.Karpenter.Limits) {
+		if limit := asked.Karpenter.Limits[resource]; resource == asked.GPU.Resource() && limit < pool.GPU.Count {
 			problems = append(problems, fmt.Sprintf("%s.karpenter.limits: %s %d is below gpu.count %d, so no pod could start: raise it", key, resource, limit, pool.GPU.Count))
 		}
 	}

@@ -260,6 +260,16 @@ func (p Plan) HostGiB() int {
 	return int((need + GiB - 1) / GiB)
 }
 
+// ContextOf is the number of tokens that a request for a model may use.
+func (p Plan) ContextOf(model string) int {
+	for _, l := range p.Loads {
+		if l.Model.Name == model {
+			return l.Context
+		}
+	}
+	return p.Context
+}
+
 // Slots is the number of requests that a pod answers at a time for a model.
 func (p Plan) Slots(model string) int {
 	for _, l := range p.Loads {
