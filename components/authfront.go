@@ -78,19 +78,8 @@ type AuthFront struct {
 }
 
 const (
-	// answerSeconds is how long a connection may be silent: loading a 70B model from a network volume (5 min) and then a whole
-	// generation that is not streamed (8k tokens at 15 tokens/s, 9 min) must fit.
-	answerSeconds = 900
-	// queueSeconds is how long a request waits for a slot: longer, and most clients have given up.
-	queueSeconds = 120
-	// hopSeconds are what a hop before the queue waits longer than the server may be silent: the queue, and a minute.
-	hopSeconds = queueSeconds + 60
-	// lookSeconds is how long a new front looks for servers before it is ready without: ten times what it takes to resolve and check them.
-	lookSeconds = 20
 	// keyLength in characters of [A-Za-z0-9]: 238 bits.
 	keyLength = 40
-	// stopSeconds that Services and ingress controllers are given to forget a front before it stops to listen.
-	stopSeconds = 10
 	// maxBodyMiB is where reading one body would hold up a thread for longer than 25 ms.
 	maxBodyMiB = 32
 	// concurrentRequests of a team that does not say how many: as many as a queue of the default length.
@@ -134,7 +123,7 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	if err != nil {
 		return nil, fmt.Errorf("creating the keys of %s: %w", name, err)
 	}
-	config, err := a.config(ctx, name, front.MetricsHost, parent)
+	config, err := a.haproxyConfigMap(ctx, name, front.MetricsHost, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
@@ -229,7 +218,8 @@ func hashedKeys(keys map[string]string) string {
 	return strings.Join(lines, "")
 }
 
-func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+// haproxyConfigMap has everything that HAProxy reads but secrets, and oauth2-proxy's files.
+func (a *AuthFrontArgs) haproxyConfigMap(ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
 	hosts := pulumi.StringArray{fronts}
 	for _, pool := range a.Pools {
 		hosts = append(hosts, pool.Host)
@@ -318,7 +308,7 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 	}
 	var sidecars corev1.ContainerArray
 	if a.OIDC != nil {
-		sidecars = append(sidecars, a.OIDC.container(signIn))
+		sidecars = append(sidecars, a.OIDC.oauth2ProxyContainer(signIn))
 		if a.OIDC.CABundle != "" {
 			volumes = append(volumes, configVolume("ca", pulumi.String(a.OIDC.CABundle), 0o444))
 		}

@@ -68,11 +68,6 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 // fullName of a host: HAProxy resolves no other.
 func (a *AuthFrontArgs) fullName(host string) string { return host + "." + a.ClusterDomain }
 
-// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy allows no slash.
-func backendName(pool, model string) string {
-	return "model:" + pool + ":" + metricModel(model)
-}
-
 // modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a name without a tag
 // as name:latest, and the other way round.
 func (a *AuthFrontArgs) modelsMap() string {

@@ -5,14 +5,7 @@ import (
 
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
-	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
-)
-
-// Access modes of the store's claim.
-const (
-	ReadWriteOnce = "ReadWriteOnce" // one node: one replica
-	ReadWriteMany = "ReadWriteMany" // any number of nodes
 )
 
 // StoredModel is one model that the store holds.
@@ -82,22 +75,6 @@ type ModelStore struct {
 	Mount StoreMount
 }
 
-// StoreMount is how a server reaches its models.
-type StoreMount struct {
-	// ClaimName is mounted read-only at every server.
-	ClaimName pulumi.StringInput
-	// Shared tells that the claim mounts on several nodes at once (ReadWriteMany).
-	Shared bool
-	// Together names the store whose pods must share a node, as its claim mounts on one. Default: none.
-	Together string
-
-	perReplica *ModelStoreArgs
-	config     pulumi.StringPtrOutput
-}
-
-// writerTimeout bounds one update's downloads: 500 GB at 300 Mbit/s take 3 h 42 min.
-const writerTimeout = "4h"
-
 // NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model that fails fails
 // the update; the Job's message names it. The Job is named by a hash of what it does: a changed model list makes a new Job, an
 // unchanged one makes none.
@@ -126,7 +103,7 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	}
 	parent := pulumi.Parent(store)
 
-	config, err := a.config(ctx, name+"-writer", plan, parent)
+	config, err := a.writerConfigMap(ctx, name+"-writer", plan, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
@@ -145,20 +122,15 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	if err := networkPolicy(ctx, name+"-writer", a.Namespace, roleWriter, allow{egress: anywhere()}, parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
-	if err := a.writer(ctx, name+"-writer", config, store.Mount, parent); err != nil {
+	if err := a.writerJob(ctx, name+"-writer", config, store.Mount, parent); err != nil {
 		return nil, fmt.Errorf("creating the writer of %s: %w", name, err)
 	}
 	if a.CheckSchedule != "" {
-		if err := a.check(ctx, name+"-writer", config, store.Mount, parent); err != nil {
+		if err := a.checkCronJob(ctx, name+"-writer", config, store.Mount, parent); err != nil {
 			return nil, fmt.Errorf("creating the scheduled check of %s: %w", name, err)
 		}
 	}
 	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": claim})
-}
-
-// anywhere, because registries are.
-func anywhere() networkingv1.NetworkPolicyEgressRuleArray {
-	return networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}
 }
 
 func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {

@@ -106,3 +106,25 @@ func fileKey(model string) string {
 	}, model)
 	return safe + "-" + digest(model)
 }
+
+// headlessSuffix ends the name of the Service that resolves to each pod.
+const headlessSuffix = "-pods"
+
+// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy allows no slash.
+func backendName(pool, model string) string {
+	return "model:" + pool + ":" + metricModel(model)
+}
+
+// metricModel is a model's name as a label of the metrics: that of its backend.
+func metricModel(model string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
+}
+
+// renaming is a step of relabelling.
+type renaming struct{ Regex, Replacement string }
+
+// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step replaces one.
+func metricRenamings() []renaming {
+	slash := renaming{"([^/]*)/(.*)", "${1}_$2"}
+	return []renaming{{"(.+):latest", "$1"}, slash, slash, slash}
+}

@@ -56,3 +56,8 @@ func dns() *networkingv1.NetworkPolicyEgressRuleArgs {
 		&networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(53), Protocol: pulumi.String("UDP")}, tcp(53),
 	}}
 }
+
+// anywhere, because registries are.
+func anywhere() networkingv1.NetworkPolicyEgressRuleArray {
+	return networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}
+}

@@ -63,7 +63,7 @@ func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
 			config, err := args.prometheusConfig("ollama", "front-metrics.ollama.svc", test.host, []string{"ollama-chat-pods.ollama.svc", "ollama-embed-pods.ollama.svc"})
 			require.NoError(t, err)
 			assert.Equal(t, test.dcgm != DCGMNone, strings.Contains(config, "job_name: dcgm"))
-			series, err := args.stackSeries("ollama")
+			series, err := args.configRules("ollama")
 			require.NoError(t, err)
 			dir := t.TempDir()
 			for name, text := range map[string]string{"prometheus.yml": strings.ReplaceAll(config, "/etc/prometheus/", dir+"/"), "rules.yml": file("rules.yml"), "stack.yml": series} {
@@ -76,7 +76,7 @@ func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
 }
 
 func TestTheConfigsOwnSeriesNameModelsAsTheMetricsDo(t *testing.T) {
-	series, err := observed().stackSeries("llms")
+	series, err := observed().configRules("llms")
 	require.NoError(t, err)
 	assert.Contains(t, series, "model: hf.co_org_big:Q4\n", "as its backend")
 	assert.Contains(t, series, "model: embed\n", "as its backend")

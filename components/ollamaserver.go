@@ -8,7 +8,6 @@ import (
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
 	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
-	policyv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/policy/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
@@ -54,14 +53,6 @@ type OllamaServer struct {
 	// PodsHost resolves to the address of every ready pod: service.namespace.svc, without the cluster's domain.
 	PodsHost pulumi.StringOutput
 }
-
-// Time limits, in seconds, beside the drain of the former pod.
-const (
-	// startSeconds cover a slow image pull (several GB) and the start.
-	startSeconds = 1800
-	// fillSeconds cover a writer's downloads, where each pod fills a claim of its own.
-	fillSeconds = 4 * 3600
-)
 
 // NewOllamaServer makes the pool's objects and waits for its rollout.
 func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption) (*OllamaServer, error) {
@@ -131,7 +122,7 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 		SecurityContext:               restrictedPod(uidOllama),
 		TerminationGracePeriodSeconds: pulumi.Int(a.DrainSeconds + 30),
 		TopologySpreadConstraints:     spread(roleServer, name),
-		Containers:                    corev1.ContainerArray{a.container(script)},
+		Containers:                    corev1.ContainerArray{a.ollamaContainer(script)},
 		Volumes:                       corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts.Metadata.Name(), 0o444)},
 	}
 	a.Placement.apply(pod)
@@ -160,8 +151,8 @@ func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *Ol
 	}
 
 	if store := a.Store.perReplica; store != nil {
-		pod.InitContainers = corev1.ContainerArray{store.container()}
-		pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), store.volumes(a.Store.config)...)
+		pod.InitContainers = corev1.ContainerArray{store.writerContainer()}
+		pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), store.writerVolumes(a.Store.config)...)
 		set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
 			Metadata: metadata,
 			Spec: &appsv1.StatefulSetSpecArgs{
@@ -209,7 +200,8 @@ func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
 	}}
 }
 
-func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
+// ollamaContainer runs the server; drain is the script that holds a deleted pod until its answers are done.
+func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", "/home/ollama",
 		"OLLAMA_HOST", fmt.Sprintf("0.0.0.0:%d", portOllama),
@@ -253,9 +245,6 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 	}
 }
 
-// headlessSuffix ends the name of the Service that resolves to each pod.
-const headlessSuffix = "-pods"
-
 func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
 	service := func(suffix string, spec *corev1.ServiceSpecArgs) (*corev1.Service, error) {
 		metadata := named(a.Namespace, roleServer, name, name+suffix)
@@ -275,28 +264,4 @@ func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *Ol
 	server.ServiceName = pool.Metadata.Name().Elem()
 	server.PodsHost = pulumi.Sprintf("%s.%s.svc", pods.Metadata.Name().Elem(), pods.Metadata.Namespace().Elem())
 	return nil
-}
-
-// disruptionBudget lets one pod at a time be drained. maxUnavailable rather than minAvailable: with one replica, minAvailable 1 blocks every drain.
-func disruptionBudget(ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, opts ...pulumi.ResourceOption) error {
-	_, err := policyv1.NewPodDisruptionBudget(ctx, name, &policyv1.PodDisruptionBudgetArgs{
-		Metadata: named(namespace, r, name, name),
-		Spec: &policyv1.PodDisruptionBudgetSpecArgs{
-			MaxUnavailable:             pulumi.Int(1),
-			UnhealthyPodEvictionPolicy: pulumi.String("AlwaysAllow"), // a pod that crashes must not keep its node from being drained
-			Selector:                   &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, name)},
-		},
-	}, opts...)
-	return err
-}
-
-// seconds is a time limit as Pulumi reads it.
-func seconds(n int) string { return fmt.Sprintf("%ds", n) }
-
-// setDefault gives a field that was left at its zero value its default.
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -3,6 +3,7 @@ package components
 import (
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	policyv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/policy/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
@@ -68,12 +69,6 @@ func requests(cpu, memory string) *corev1.ResourceRequirementsArgs {
 	}
 }
 
-// skipAwait marks an object whose readiness is another object's to tell: a Service without pods yet, a claim that binds only when
-// a pod uses it. Waiting for it would time out while a long download goes on, or deadlock.
-func skipAwait() pulumi.StringMap {
-	return pulumi.StringMap{"pulumi.com/skipAwait": pulumi.String("true")}
-}
-
 // annotated is the metadata with annotations.
 func annotated(metadata *metav1.ObjectMetaArgs, annotations pulumi.StringMap) *metav1.ObjectMetaArgs {
 	if len(annotations) > 0 {
@@ -88,4 +83,17 @@ func optional(value string) pulumi.StringPtrInput {
 		return nil
 	}
 	return pulumi.String(value)
+}
+
+// disruptionBudget lets one pod at a time be drained. maxUnavailable rather than minAvailable: with one replica, minAvailable 1 blocks every drain.
+func disruptionBudget(ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, opts ...pulumi.ResourceOption) error {
+	_, err := policyv1.NewPodDisruptionBudget(ctx, name, &policyv1.PodDisruptionBudgetArgs{
+		Metadata: named(namespace, r, name, name),
+		Spec: &policyv1.PodDisruptionBudgetSpecArgs{
+			MaxUnavailable:             pulumi.Int(1),
+			UnhealthyPodEvictionPolicy: pulumi.String("AlwaysAllow"), // a pod that crashes must not keep its node from being drained
+			Selector:                   &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, name)},
+		},
+	}, opts...)
+	return err
 }

@@ -33,7 +33,7 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 		}
 		return a.prometheusConfig(known[0].(string), known[1].(string), known[2].(string), hosts)
 	}).(pulumi.StringOutput)
-	series := known.ApplyT(func(known []any) (string, error) { return a.stackSeries(known[0].(string)) }).(pulumi.StringOutput)
+	series := known.ApplyT(func(known []any) (string, error) { return a.configRules(known[0].(string)) }).(pulumi.StringOutput)
 	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
 	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
@@ -42,7 +42,7 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 	if err != nil {
 		return err
 	}
-	exporterConfig, err := a.exporterConfig(ctx, name, opts...)
+	exporterConfig, err := a.exporterConfigMap(ctx, name, opts...)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 				ServiceAccountName:           account,
 				AutomountServiceAccountToken: pulumi.Bool(false), // for those containers that ask for it below
 				SecurityContext:              restrictedPod(uidPrometheus),
-				Containers:                   corev1.ContainerArray{a.container(), a.exporter("127.0.0.1", accountMount())},
+				Containers:                   corev1.ContainerArray{a.prometheusContainer(), a.exporterContainer("127.0.0.1", accountMount())},
 				Volumes:                      corev1.VolumeArray{configVolume("config", configMap.Metadata.Name(), 0o444), configVolume("exporter", exporterConfig, 0o444), data, accountVolume()},
 			}),
 		},
@@ -182,7 +182,7 @@ func accountVolume() *corev1.VolumeArgs {
 	}}}
 }
 
-func (a *ObservabilityArgs) container() *corev1.ContainerArgs {
+func (a *ObservabilityArgs) prometheusContainer() *corev1.ContainerArgs {
 	size := "1GB" // of the node's disk
 	if a.Storage != "" {
 		size = "0" // the claim's share is not known here; the time bounds it
@@ -208,8 +208,8 @@ func (a *ObservabilityArgs) container() *corev1.ContainerArgs {
 	}
 }
 
-// exporterConfig makes the ConfigMap of json_exporter, which reads it once.
-func (a *ObservabilityArgs) exporterConfig(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrInput, error) {
+// exporterConfigMap makes the ConfigMap of json_exporter, which reads it once.
+func (a *ObservabilityArgs) exporterConfigMap(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrInput, error) {
 	config, err := corev1.NewConfigMap(ctx, name+"-exporter", &corev1.ConfigMapArgs{
 		Metadata: autonamed(a.Namespace, roleExporter, name), Data: pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
 		Immutable: pulumi.Bool(true),
@@ -220,8 +220,8 @@ func (a *ObservabilityArgs) exporterConfig(ctx *pulumi.Context, name string, opt
 	return config.Metadata.Name(), nil
 }
 
-// exporter turns JSON into metrics, for whoever asks at the address.
-func (a *ObservabilityArgs) exporter(address string, mounts ...corev1.VolumeMountInput) *corev1.ContainerArgs {
+// exporterContainer turns JSON into metrics, for whoever asks at the address.
+func (a *ObservabilityArgs) exporterContainer(address string, mounts ...corev1.VolumeMountInput) *corev1.ContainerArgs {
 	// The kubelet reaches no loopback, so the probe asks from inside, in either case.
 	alive := func(periodSeconds, failures int) *corev1.ProbeArgs {
 		return &corev1.ProbeArgs{

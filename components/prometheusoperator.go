@@ -62,17 +62,17 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	if err := object("", "PrometheusRule", func(string) (string, error) { return file("rules.yml"), nil }); err != nil {
 		return err
 	}
-	return object("-stack", "PrometheusRule", a.stackSeries)
+	return object("-stack", "PrometheusRule", a.configRules)
 }
 
 // exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and nothing else.
 func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	instance := name + "-exporter"
-	config, err := a.exporterConfig(ctx, name, opts...)
+	config, err := a.exporterConfigMap(ctx, name, opts...)
 	if err != nil {
 		return err
 	}
-	container := a.exporter("")
+	container := a.exporterContainer("")
 	container.Ports = corev1.ContainerPortArray{containerPort(portNameHTTP, portExporter)}
 	if _, err := appsv1.NewDeployment(ctx, instance, &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, roleExporter, instance, instance),

@@ -21,8 +21,8 @@ const (
 	caFolder     = "/etc/ollama-k8s-ca"
 )
 
-// config is the ConfigMap of the script, the plan and the Modelfiles.
-func (a *ModelStoreArgs) config(ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+// writerConfigMap is the ConfigMap of the script, the plan and the Modelfiles.
+func (a *ModelStoreArgs) writerConfigMap(ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
 	data := pulumi.StringMap{writerScript: pulumi.String(file(writerScript)), "plan": pulumi.String(plan)}
 	for _, m := range a.Models {
 		if m.Modelfile != "" {
@@ -68,20 +68,20 @@ func (a *ModelStoreArgs) plan() (string, error) {
 	return plan.String(), nil
 }
 
-// writer is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the ConfigMap: a changed model list
+// writerJob is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the ConfigMap: a changed model list
 // makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update that failed are there until one succeeds.
-func (a *ModelStoreArgs) writer(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
+func (a *ModelStoreArgs) writerJob(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
 	metadata := autonamed(a.Namespace, roleWriter, name)
 	// A Job that failed is done for good: the next update must replace it, not wait for it again.
 	metadata.Annotations = pulumi.StringMap{"pulumi.com/replaceUnready": pulumi.String("true")}
-	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.job(name, config, mount)},
+	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.jobSpec(name, config, mount)},
 		append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: writerTimeout, Update: writerTimeout})}, opts...)...)
 	return err
 }
 
-// check is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves changes; a difference fails its Job.
-func (a *ModelStoreArgs) check(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
-	job := a.job(name, config, mount)
+// checkCronJob is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves changes; a difference fails its Job.
+func (a *ModelStoreArgs) checkCronJob(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
+	job := a.jobSpec(name, config, mount)
 	container := job.Template.(*corev1.PodTemplateSpecArgs).Spec.(*corev1.PodSpecArgs).Containers.(corev1.ContainerArray)[0].(*corev1.ContainerArgs)
 	container.Env = append(container.Env.(corev1.EnvVarArray), env("MODE", "check")...)
 	_, err := batchv1.NewCronJob(ctx, name+"-check", &batchv1.CronJobArgs{
@@ -98,13 +98,13 @@ func (a *ModelStoreArgs) check(ctx *pulumi.Context, name string, config pulumi.S
 	return err
 }
 
-func (a *ModelStoreArgs) job(name string, config pulumi.StringPtrInput, store StoreMount) *batchv1.JobSpecArgs {
+func (a *ModelStoreArgs) jobSpec(name string, config pulumi.StringPtrInput, store StoreMount) *batchv1.JobSpecArgs {
 	pod := &corev1.PodSpecArgs{
 		RestartPolicy:                pulumi.String("Never"),
 		AutomountServiceAccountToken: pulumi.Bool(false),
 		SecurityContext:              restrictedPod(uidOllama),
-		Containers:                   corev1.ContainerArray{a.container()},
-		Volumes:                      append(a.volumes(config), claimVolume("models", store.ClaimName, false)),
+		Containers:                   corev1.ContainerArray{a.writerContainer()},
+		Volumes:                      append(a.writerVolumes(config), claimVolume("models", store.ClaimName, false)),
 	}
 	a.Placement.apply(pod)
 	podLabels := labels(roleWriter, name)
@@ -124,8 +124,8 @@ func (a *ModelStoreArgs) job(name string, config pulumi.StringPtrInput, store St
 	}
 }
 
-// container runs the script; it mounts the volumes of volumes, and "models".
-func (a *ModelStoreArgs) container() *corev1.ContainerArgs {
+// writerContainer runs the script; it mounts the volumes of writerVolumes, and "models".
+func (a *ModelStoreArgs) writerContainer() *corev1.ContainerArgs {
 	vars := env(
 		"HOME", writerHome, // Ollama writes its identity there at start
 		"OLLAMA_HOST", fmt.Sprintf("127.0.0.1:%d", portOllama),
@@ -156,7 +156,7 @@ func (a *ModelStoreArgs) container() *corev1.ContainerArgs {
 	}
 }
 
-func (a *ModelStoreArgs) volumes(config pulumi.StringPtrInput) corev1.VolumeArray {
+func (a *ModelStoreArgs) writerVolumes(config pulumi.StringPtrInput) corev1.VolumeArray {
 	home := scratch("home")
 	volumes := corev1.VolumeArray{home, configVolume("writer", config, 0o444)}
 	if a.CABundle != "" {

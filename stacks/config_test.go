@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
 	"ollama-k8s/stacks"
 )
 
@@ -130,7 +129,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 }
 
 func TestFiveMistakesAreNamedAtOnce(t *testing.T) {
-	values, err := stacks.ReadFile("testdata/wrong.yaml", pulumitest.Project)
+	values, err := stacks.ReadFile("testdata/wrong.yaml", stacks.Project)
 	require.NoError(t, err)
 	_, err = stacks.Load(values, project)
 	require.Error(t, err)
@@ -151,13 +150,13 @@ func TestEveryKeyIsDeclaredInThePulumiProject(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(projectFolder, "Pulumi.yaml"))
 	require.NoError(t, err)
 	for _, key := range stacks.Keys() {
-		assert.Contains(t, string(text), "\n  "+pulumitest.Project+":"+key+":\n")
+		assert.Contains(t, string(text), "\n  "+stacks.Project+":"+key+":\n")
 	}
 }
 
 func TestAStackFileWithAKeyTwiceIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "Pulumi.x.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("config:\n  ollama-k8s:teams: {a: {}}\n  ollama-k8s:teams: {b: {}}\n"), 0o600))
-	_, err := stacks.ReadFile(path, pulumitest.Project)
+	_, err := stacks.ReadFile(path, stacks.Project)
 	assert.ErrorContains(t, err, "already set in map")
 }

@@ -11,17 +11,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/internal/render"
 	"ollama-k8s/stacks"
 )
 
 var update = flag.Bool("update", false, "write the goldens under testdata/golden anew")
 
 // run runs the program on a config, in the project's folder.
-func run(t *testing.T, stack string, values map[string]string, preview bool) []pulumitest.Resource {
+func run(t *testing.T, stack string, values map[string]string, preview bool) []render.Resource {
 	t.Helper()
 	t.Chdir(projectFolder)
-	resources, err := pulumitest.Run(stack, values, preview, stacks.Deploy)
+	resources, err := render.Run(stacks.Project, stack, values, preview, stacks.Deploy)
 	require.NoError(t, err)
 	return resources
 }
@@ -36,7 +36,7 @@ var projectFolder = func() string {
 
 func stackFile(t *testing.T, stack string) map[string]string {
 	t.Helper()
-	values, err := stacks.ReadFile(filepath.Join(projectFolder, "Pulumi."+stack+".yaml"), pulumitest.Project)
+	values, err := stacks.ReadFile(filepath.Join(projectFolder, "Pulumi."+stack+".yaml"), stacks.Project)
 	require.NoError(t, err)
 	return values
 }
@@ -53,7 +53,7 @@ func goldens(t *testing.T) map[string]map[string]string {
 	require.NoError(t, err)
 	require.Len(t, files, 9)
 	for _, file := range files {
-		values, err := stacks.ReadFile(file, pulumitest.Project)
+		values, err := stacks.ReadFile(file, stacks.Project)
 		require.NoError(t, err)
 		all[strings.TrimSuffix(filepath.Base(file), ".yaml")] = values
 	}
@@ -63,7 +63,7 @@ func goldens(t *testing.T) map[string]map[string]string {
 func TestStacksRenderAsTheirGoldens(t *testing.T) {
 	for stack, values := range goldens(t) {
 		t.Run(stack, func(t *testing.T) {
-			got := pulumitest.YAML(pulumitest.Objects(run(t, stack, values, false)))
+			got := render.YAML(render.Objects(run(t, stack, values, false)))
 			golden := filepath.Join(projectFolder, "stacks/testdata/golden", stack+".yaml")
 			if *update {
 				require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
@@ -109,7 +109,7 @@ func variants(t *testing.T) map[string]map[string]string {
 func TestInvariantsHoldForEveryVariant(t *testing.T) {
 	for name, values := range variants(t) {
 		t.Run(name, func(t *testing.T) {
-			assert.Empty(t, pulumitest.Violations(run(t, "test", values, false)))
+			assert.Empty(t, render.Violations(run(t, "test", values, false)))
 		})
 	}
 }
@@ -122,7 +122,7 @@ func TestPreviewRegistersWhatUpDoes(t *testing.T) {
 	}
 }
 
-func urns(resources []pulumitest.Resource) []string {
+func urns(resources []render.Resource) []string {
 	all := make([]string, len(resources))
 	for i, r := range resources {
 		all[i] = r.URN
@@ -132,15 +132,15 @@ func urns(resources []pulumitest.Resource) []string {
 
 func TestKeysStandInNoObject(t *testing.T) {
 	resources := run(t, "prod", stackFile(t, "prod"), false)
-	keys := pulumitest.Passwords(resources)
+	keys := render.Passwords(resources)
 	require.Len(t, keys, 2)
-	text := string(pulumitest.YAML(pulumitest.ObjectsWithSecrets(resources)))
+	text := string(render.YAML(render.ObjectsWithSecrets(resources)))
 	for _, key := range keys {
 		assert.NotContains(t, text, key, "a key in clear")
 	}
 	assert.Contains(t, text, "keys.map: |", "the Secret with the hashes")
-	redacted := string(pulumitest.YAML(pulumitest.Objects(resources)))
-	assert.Contains(t, redacted, "keys.map: "+pulumitest.Redacted)
+	redacted := string(render.YAML(render.Objects(resources)))
+	assert.Contains(t, redacted, "keys.map: "+render.Redacted)
 }
 
 func TestTheClaimIsProtectedInProdOnly(t *testing.T) {
@@ -178,14 +178,14 @@ func TestARotatedKeyChangesTheFrontOnlyAndTheFormerOneStaysUntilItIsDropped(t *t
 	values["teams"] = `{"ide":{"keys":[1,2]},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"}}`
 	during := run(t, "local", values, false)
 	assert.ElementsMatch(t, []string{"Secret/front-keys", "Deployment/front"}, changed(rendered(before), rendered(during)))
-	assert.Len(t, pulumitest.Passwords(during), 3)
-	for name, key := range pulumitest.Passwords(before) {
-		assert.Equal(t, key, pulumitest.Passwords(during)[name], "the former keys stay")
+	assert.Len(t, render.Passwords(during), 3)
+	for name, key := range render.Passwords(before) {
+		assert.Equal(t, key, render.Passwords(during)[name], "the former keys stay")
 	}
 	values["teams"] = strings.Replace(values["teams"], "[1,2]", "[2]", 1)
 	after := run(t, "local", values, false)
 	assert.ElementsMatch(t, []string{"Secret/front-keys", "Deployment/front"}, changed(rendered(during), rendered(after)))
-	assert.Len(t, pulumitest.Passwords(after), 2)
+	assert.Len(t, render.Passwords(after), 2)
 }
 
 func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {
@@ -211,10 +211,10 @@ func TestTheWritersNameIsNotMadeOfItsContent(t *testing.T) {
 }
 
 // rendered are the objects' texts by kind and Pulumi name, with references included, so that a rolled Deployment shows.
-func rendered(resources []pulumitest.Resource) map[string]string {
+func rendered(resources []render.Resource) map[string]string {
 	texts := map[string]string{}
 	for _, r := range resources {
-		for _, o := range pulumitest.ObjectsWithSecrets([]pulumitest.Resource{r}) {
+		for _, o := range render.ObjectsWithSecrets([]render.Resource{r}) {
 			texts[fmt.Sprintf("%s/%s", o.Kind(), r.Name)] = o.Text()
 		}
 	}

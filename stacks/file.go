@@ -9,6 +9,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// Project is the project's name, the prefix of its config keys.
+const Project = "ollama-k8s"
+
 // ReadFile reads the config of a stack file, Pulumi.<stack>.yaml, as the engine would hand it to the program: keys without the project's
 // prefix, objects as JSON. Keys of other namespaces (pulumi:, kubernetes:) are left out.
 func ReadFile(path, project string) (map[string]string, error) {

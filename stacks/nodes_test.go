@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/internal/render"
 	"ollama-k8s/stacks"
 )
 
@@ -66,9 +66,9 @@ func TestARequirementsFormsAreAccepted(t *testing.T) {
 }
 
 // object is the one of a kind and name.
-func object(t *testing.T, resources []pulumitest.Resource, kind, name string) pulumitest.Object {
+func object(t *testing.T, resources []render.Resource, kind, name string) render.Object {
 	t.Helper()
-	for _, o := range pulumitest.Objects(resources) {
+	for _, o := range render.Objects(resources) {
 		if o.Kind() == kind && o.Name() == name {
 			return o
 		}
@@ -77,8 +77,8 @@ func object(t *testing.T, resources []pulumitest.Resource, kind, name string) pu
 	return nil
 }
 
-func count(resources []pulumitest.Resource, kind string) (n int) {
-	for _, o := range pulumitest.Objects(resources) {
+func count(resources []render.Resource, kind string) (n int) {
+	for _, o := range render.Objects(resources) {
 		if o.Kind() == kind {
 			n++
 		}
@@ -103,7 +103,7 @@ func TestANodePoolMayHaveAsManyGPUsAsItsPodsTake(t *testing.T) {
 }
 
 func TestOnlyPoolsWithWholeGPUsGetANodePool(t *testing.T) {
-	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", pulumitest.Project)
+	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", stacks.Project)
 	require.NoError(t, err)
 	resources := run(t, "nodes", values, false)
 	assert.Equal(t, 2, count(resources, "NodePool"))
@@ -115,7 +115,7 @@ func TestOnlyPoolsWithWholeGPUsGetANodePool(t *testing.T) {
 
 func TestTheWriterOfOneVolumeRunsOnItsPoolsNodes(t *testing.T) {
 	text := ""
-	for _, o := range pulumitest.Objects(run(t, "test", variants(t)["nodes of Karpenter beside one volume"], false)) {
+	for _, o := range render.Objects(run(t, "test", variants(t)["nodes of Karpenter beside one volume"], false)) {
 		if o.Kind() == "Job" {
 			text = o.Text()
 		}
@@ -124,7 +124,7 @@ func TestTheWriterOfOneVolumeRunsOnItsPoolsNodes(t *testing.T) {
 }
 
 func TestAQueueStandsOnTheWorkloadAndIsMadeOnceWhereAClusterQueueIsNamed(t *testing.T) {
-	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", pulumitest.Project)
+	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", stacks.Project)
 	require.NoError(t, err)
 	resources := run(t, "nodes", values, false)
 	assert.Equal(t, 1, count(resources, "LocalQueue"), "of two pools")

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/internal/render"
 )
 
 var knownPods = regexp.MustCompile(`server-template pod (\d+) ollama-chat-pods`)
@@ -29,7 +29,7 @@ func TestTheFrontKnowsAsManyPodsAsAnUpdateMayStart(t *testing.T) {
 			values["pools"] = `{"chat":{"gpu":` + test.gpu + `,"replicas":{"min":1,"max":3}}}`
 			resources := run(t, "dev", values, false)
 			found := 0
-			for _, o := range pulumitest.Objects(resources) {
+			for _, o := range render.Objects(resources) {
 				for _, known := range knownPods.FindAllStringSubmatch(o.Text(), -1) {
 					found++
 					assert.Equal(t, fmt.Sprint(test.pods), known[1], o.Name())

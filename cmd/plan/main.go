@@ -3,6 +3,7 @@ package main
 
 import (
 	"io"
+	"os"
 
 	"ollama-k8s/internal/command"
 	"ollama-k8s/stacks"
@@ -13,8 +14,12 @@ No cluster, no network and no Pulumi CLI are needed. A config that does not fit 
 `
 
 func main() {
-	command.Main("plan", usage, func(file *stacks.File, out io.Writer) error {
-		config, err := file.Load()
+	command.Main("plan", usage, func(file command.File, out io.Writer) error {
+		values, err := stacks.ReadFile(file.Path, stacks.Project)
+		if err != nil {
+			return err
+		}
+		config, err := stacks.Load(values, os.DirFS("."))
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,6 @@
-// Package pulumitest runs the program without an engine: a Recorder stands in for it and keeps every resource, from which tests check what
-// must hold for any stack, and from which `make render` prints the Kubernetes objects.
-package pulumitest
+// Package render runs a Pulumi program without an engine: a Recorder stands in for it and keeps every resource. `make render` prints the
+// Kubernetes objects from it, and tests check what must hold for any stack.
+package render
 
 import (
 	"crypto/sha256"
@@ -14,12 +14,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
-
-	"ollama-k8s/stacks"
 )
-
-// Project is the name of the program's Pulumi project.
-const Project = stacks.Project
 
 // Resource is one registered resource.
 type Resource struct {
@@ -45,12 +40,13 @@ type Recorder struct {
 
 var _ pulumi.MockResourceMonitor = (*Recorder)(nil)
 
-// Run runs a program on a stack of the given config (keys without the project's prefix, objects as JSON) and returns what it registered, by URN.
-func Run(stack string, values map[string]string, preview bool, program pulumi.RunFunc) ([]Resource, error) {
+// Run runs a project's program on a stack of the given config (keys without the project's prefix, objects as JSON) and returns what it
+// registered, by URN.
+func Run(project, stack string, values map[string]string, preview bool, program pulumi.RunFunc) ([]Resource, error) {
 	recorder := &Recorder{Preview: preview}
 	config := map[string]string{}
 	for key, value := range values {
-		config[Project+":"+key] = value
+		config[project+":"+key] = value
 	}
 	// As the CLI does for the program that it starts.
 	encoded, err := json.Marshal(config)
@@ -60,7 +56,7 @@ func Run(stack string, values map[string]string, preview bool, program pulumi.Ru
 	if err := os.Setenv(pulumi.EnvConfig, string(encoded)); err != nil {
 		return nil, err
 	}
-	err = pulumi.RunErr(program, pulumi.WithMocks(Project, stack, recorder), func(info *pulumi.RunInfo) {
+	err = pulumi.RunErr(program, pulumi.WithMocks(project, stack, recorder), func(info *pulumi.RunInfo) {
 		info.Config = config
 		info.DryRun = preview
 	})

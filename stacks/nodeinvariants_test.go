@@ -1,4 +1,4 @@
-package pulumitest_test
+package stacks_test
 
 import (
 	"strings"
@@ -8,17 +8,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
-	"ollama-k8s/stacks"
+	"ollama-k8s/internal/render"
 )
 
 func TestWhatKeepsPodsFromTheirNodesIsNoticed(t *testing.T) {
-	t.Chdir("../..")
-	values, err := stacks.ReadFile("stacks/testdata/stacks/nodes.yaml", pulumitest.Project)
-	require.NoError(t, err)
-	good, err := pulumitest.Run("nodes", values, false, stacks.Deploy)
-	require.NoError(t, err)
-	require.Empty(t, pulumitest.Violations(good))
+	good := run(t, "nodes", goldens(t)["nodes"], false)
+	require.Empty(t, render.Violations(good))
 
 	for name, test := range map[string]struct {
 		resource, path string
@@ -35,7 +30,7 @@ func TestWhatKeepsPodsFromTheirNodesIsNoticed(t *testing.T) {
 		"a queue that is not there":     {"LocalQueue::nodes-queue-serving", "metadata.name", "other", "Deployment/ollama-small: waits in LocalQueue serving, which does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			broken := append([]pulumitest.Resource(nil), good...)
+			broken := append([]render.Resource(nil), good...)
 			changed := false
 			for i := range broken {
 				if !strings.HasSuffix(broken[i].URN, test.resource) {
@@ -52,7 +47,7 @@ func TestWhatKeepsPodsFromTheirNodesIsNoticed(t *testing.T) {
 				broken[i].Inputs = deep.ObjectValue()
 			}
 			require.True(t, changed)
-			assert.Contains(t, strings.Join(pulumitest.Violations(broken), "\n"), test.want)
+			assert.Contains(t, strings.Join(render.Violations(broken), "\n"), test.want)
 		})
 	}
 }

@@ -15,8 +15,8 @@ type recordingRule struct {
 	Labels map[string]string `json:"labels"`
 }
 
-// stackSeries are the rules of stack.yml: constants under the names of pools and models.
-func (a *ObservabilityArgs) stackSeries(namespace string) (string, error) {
+// configRules are the rules of stack.yml: constants under the names of pools and models.
+func (a *ObservabilityArgs) configRules(namespace string) (string, error) {
 	var rules []recordingRule
 	constant := func(record string, value int, labels ...string) {
 		rule := recordingRule{Record: record, Expr: fmt.Sprintf("vector(%d)", value), Labels: map[string]string{"namespace": namespace}}
@@ -42,18 +42,4 @@ func (a *ObservabilityArgs) stackSeries(namespace string) (string, error) {
 	}
 	text, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "ollama-stack", "rules": rules}}})
 	return string(text), err
-}
-
-// metricModel is a model's name as a label of the metrics: that of its backend.
-func metricModel(model string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
-}
-
-// renaming is a step of relabelling.
-type renaming struct{ Regex, Replacement string }
-
-// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step replaces one.
-func metricRenamings() []renaming {
-	slash := renaming{"([^/]*)/(.*)", "${1}_$2"}
-	return []renaming{{"(.+):latest", "$1"}, slash, slash, slash}
 }

@@ -1,4 +1,4 @@
-package pulumitest_test
+package stacks_test
 
 import (
 	"slices"
@@ -9,25 +9,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
-	"ollama-k8s/stacks"
+	"ollama-k8s/internal/render"
 )
-
-// stack runs a stack file of the project.
-func stack(t *testing.T, name string) []pulumitest.Resource {
-	t.Helper()
-	t.Chdir("../..")
-	values, err := stacks.ReadFile("Pulumi."+name+".yaml", pulumitest.Project)
-	require.NoError(t, err)
-	resources, err := pulumitest.Run(name, values, false, stacks.Deploy)
-	require.NoError(t, err)
-	return resources
-}
 
 // Each invariant is shown to notice its violation: a check that cannot fail proves nothing.
 func TestEachInvariantNoticesItsViolation(t *testing.T) {
-	good := stack(t, "prod")
-	require.Empty(t, pulumitest.Violations(good))
+	good := run(t, "prod", stackFile(t, "prod"), false)
+	require.Empty(t, render.Violations(good))
 
 	for name, test := range map[string]struct {
 		resource string // suffix of the URN
@@ -57,7 +45,7 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 		"a disruption budget that covers nothing": {"policy/v1:PodDisruptionBudget::front", "spec.selector.matchLabels", map[string]any{"a": "b"}, "PodDisruptionBudget/front: selects no pod"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			broken := append([]pulumitest.Resource(nil), good...)
+			broken := append([]render.Resource(nil), good...)
 			changed := false
 			for i := range broken {
 				if !strings.HasSuffix(broken[i].URN, test.resource) {
@@ -84,14 +72,14 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 				}
 			}
 			require.True(t, changed, "no resource ends in %s", test.resource)
-			assert.Contains(t, strings.Join(pulumitest.Violations(broken), "\n"), test.want)
+			assert.Contains(t, strings.Join(render.Violations(broken), "\n"), test.want)
 		})
 	}
 }
 
 func TestAConfigWhoseChangeNobodySeesIsNoticed(t *testing.T) {
-	resources := stack(t, "dev")
-	require.Empty(t, pulumitest.Violations(resources))
+	resources := run(t, "dev", stackFile(t, "dev"), false)
+	require.Empty(t, render.Violations(resources))
 	for i, r := range resources {
 		if strings.HasSuffix(r.URN, "apps/v1:Deployment::observability-prometheus") {
 			path, err := resource.ParsePropertyPath("spec.template.spec.containers[0].command")
@@ -102,17 +90,14 @@ func TestAConfigWhoseChangeNobodySeesIsNoticed(t *testing.T) {
 			resources[i].Inputs = deep.ObjectValue()
 		}
 	}
-	assert.Contains(t, strings.Join(pulumitest.Violations(resources), "\n"), "Deployment/observability-prometheus: would not learn of a change of ConfigMap observability-prometheus")
+	assert.Contains(t, strings.Join(render.Violations(resources), "\n"), "Deployment/observability-prometheus: would not learn of a change of ConfigMap observability-prometheus")
 }
 
 func TestARouteThatLeadsNowhereIsNoticed(t *testing.T) {
-	t.Chdir("../..")
-	values, err := stacks.ReadFile("Pulumi.prod.yaml", pulumitest.Project)
-	require.NoError(t, err)
+	values := stackFile(t, "prod")
 	values["expose"] = `{"gateway":{"host":"llm.example.com","name":"public"}}`
-	resources, err := pulumitest.Run("prod", values, false, stacks.Deploy)
-	require.NoError(t, err)
-	require.Empty(t, pulumitest.Violations(resources))
-	without := slices.DeleteFunc(resources, func(r pulumitest.Resource) bool { return strings.HasSuffix(r.URN, "core/v1:Service::front") })
-	assert.Contains(t, strings.Join(pulumitest.Violations(without), "\n"), "HTTPRoute/front: leads to Service/front, which does not exist")
+	resources := run(t, "prod", values, false)
+	require.Empty(t, render.Violations(resources))
+	without := slices.DeleteFunc(resources, func(r render.Resource) bool { return strings.HasSuffix(r.URN, "core/v1:Service::front") })
+	assert.Contains(t, strings.Join(render.Violations(without), "\n"), "HTTPRoute/front: leads to Service/front, which does not exist")
 }
