@@ -3,6 +3,7 @@ package components
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -27,9 +28,18 @@ type Team struct {
 	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a dropped one ends its
 	// key. Default: 1. Empty but not nil: no key is made.
 	Keys []int
-	// Background lets every other team's requests overtake this team's in a queue. Default: false.
-	Background bool
+	// Priority of the team's requests in a queue. Default: PriorityInteractive.
+	Priority Priority
 }
+
+// Priority of a team.
+type Priority string
+
+// Priorities.
+const (
+	PriorityInteractive Priority = "interactive"
+	PriorityBackground  Priority = "background" // the requests of every interactive team overtake these
+)
 
 // AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
 type AuthFrontArgs struct {
@@ -66,15 +76,15 @@ type AuthFront struct {
 	pulumi.ResourceState
 
 	// Endpoint is the base URL that clients use.
-	Endpoint pulumi.StringOutput
+	Endpoint pulumi.StringOutput `pulumi:"endpoint"`
 	// Scheme and ServicePort are those of the front's own Service, whatever stands before it.
-	Scheme      string
-	ServicePort int
+	Scheme      string `pulumi:"scheme"`
+	ServicePort int    `pulumi:"servicePort"`
 	// APIKeys are the teams' keys, by team. Secret.
-	APIKeys pulumi.StringMapOutput
+	APIKeys pulumi.StringMapOutput `pulumi:"apiKeys"`
 	// MetricsHost resolves to the address of every front pod, and MetricsPort is where its exporter listens.
-	MetricsHost pulumi.StringOutput
-	MetricsPort int
+	MetricsHost pulumi.StringOutput `pulumi:"metricsHost"`
+	MetricsPort int                 `pulumi:"metricsPort"`
 }
 
 const (
@@ -88,7 +98,26 @@ const (
 
 // NewAuthFront makes the keys, the front's configuration and its pods, and waits for their rollout.
 func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption) (*AuthFront, error) {
-	a := *args
+	a := args.withDefaults()
+	if err := a.validate(); err != nil {
+		return nil, fmt.Errorf("AuthFront %s: %w", name, err)
+	}
+	front := &AuthFront{MetricsPort: portMetrics, Scheme: a.scheme(), ServicePort: a.servicePort()}
+	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:AuthFront", name, pulumi.Map{
+		"namespace": a.Namespace, "image": pulumi.String(a.Image), "replicas": pulumi.Int(a.Replicas),
+	}, front, opts...); err != nil {
+		return nil, err
+	}
+	if err := a.children(ctx, name, front, pulumi.Parent(front)); err != nil {
+		return nil, err
+	}
+	return front, ctx.RegisterResourceOutputs(front, pulumi.Map{
+		"endpoint": front.Endpoint, "scheme": pulumi.String(front.Scheme), "servicePort": pulumi.Int(front.ServicePort),
+		"apiKeys": front.APIKeys, "metricsHost": front.MetricsHost, "metricsPort": pulumi.Int(front.MetricsPort),
+	})
+}
+
+func (a AuthFrontArgs) withDefaults() *AuthFrontArgs {
 	setDefault(&a.ClusterDomain, "cluster.local")
 	setDefault(&a.Replicas, 2)
 	setDefault(&a.QueueLength, 100)
@@ -97,57 +126,53 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	if a.OIDC != nil {
 		a.OIDC = a.OIDC.withDefaults()
 	}
-	if len(a.Teams) == 0 {
-		return nil, fmt.Errorf("AuthFront %s: teams is empty: nobody could ask anything", name)
-	}
-	if len(a.Pools) == 0 {
-		return nil, fmt.Errorf("AuthFront %s: pools is empty: nothing could answer", name)
-	}
+	return &a
+}
 
-	if a.BodyMiB > maxBodyMiB {
-		return nil, fmt.Errorf("AuthFront %s: BodyMiB is %d: at most %d MiB can be read without holding up other requests", name, a.BodyMiB, maxBodyMiB)
+func (a *AuthFrontArgs) validate() error {
+	switch {
+	case len(a.Teams) == 0:
+		return errors.New("teams is empty: nobody could ask anything")
+	case len(a.Pools) == 0:
+		return errors.New("pools is empty: nothing could answer")
+	case a.BodyMiB > maxBodyMiB:
+		return fmt.Errorf("BodyMiB is %d: at most %d MiB can be read without holding up other requests", a.BodyMiB, maxBodyMiB)
 	}
+	return nil
+}
 
-	front := &AuthFront{MetricsPort: portMetrics, Scheme: a.scheme(), ServicePort: a.servicePort()}
-	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:AuthFront", name, pulumi.Map{
-		"namespace": a.Namespace, "image": pulumi.String(a.Image), "replicas": pulumi.Int(a.Replicas),
-	}, front, opts...); err != nil {
-		return nil, err
-	}
-	parent := pulumi.Parent(front)
-
+// children are the front's objects.
+func (a *AuthFrontArgs) children(ctx *pulumi.Context, name string, front *AuthFront, parent pulumi.ResourceOption) error {
 	if err := a.podsService(ctx, name, front, parent); err != nil {
-		return nil, fmt.Errorf("creating the pods' service of %s: %w", name, err)
+		return fmt.Errorf("creating the pods' service of %s: %w", name, err)
 	}
 	keys, err := a.keys(ctx, name, front, parent)
 	if err != nil {
-		return nil, fmt.Errorf("creating the keys of %s: %w", name, err)
+		return fmt.Errorf("creating the keys of %s: %w", name, err)
 	}
 	config, err := a.haproxyConfigMap(ctx, name, front.MetricsHost, parent)
 	if err != nil {
-		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
+		return fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
 	var signIn *corev1.Secret
 	if a.OIDC != nil {
 		if signIn, err = a.OIDC.secret(ctx, name, a.Namespace, parent); err != nil {
-			return nil, fmt.Errorf("creating the cookie secret of %s: %w", name, err)
+			return fmt.Errorf("creating the cookie secret of %s: %w", name, err)
 		}
 	}
 	if err := a.deployment(ctx, name, config, keys, signIn, parent); err != nil {
-		return nil, fmt.Errorf("creating the deployment of %s: %w", name, err)
+		return fmt.Errorf("creating the deployment of %s: %w", name, err)
 	}
 	if err := networkPolicy(ctx, name, a.Namespace, roleFront, a.traffic(), parent); err != nil {
-		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
+		return fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
 	if err := disruptionBudget(ctx, name, a.Namespace, roleFront, parent); err != nil {
-		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
+		return fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
-	if err := a.expose(ctx, name, front, parent); err != nil {
-		return nil, fmt.Errorf("exposing %s: %w", name, err)
+	if front.Endpoint, err = a.expose(ctx, name, parent); err != nil {
+		return fmt.Errorf("exposing %s: %w", name, err)
 	}
-	return front, ctx.RegisterResourceOutputs(front, pulumi.Map{
-		"endpoint": front.Endpoint, "apiKeys": front.APIKeys, "metricsHost": front.MetricsHost,
-	})
+	return nil
 }
 
 // traffic is what the front's pods take and send.
@@ -276,36 +301,10 @@ func (a *AuthFrontArgs) staticFiles() map[string]string {
 	return all
 }
 
-func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret, opts ...pulumi.ResourceOption) error {
-	container := &corev1.ContainerArgs{
-		Name:            pulumi.String("haproxy"),
-		Image:           pulumi.String(a.Image),
-		Command:         pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
-		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)},
-		ReadinessProbe:  httpProbe(portNameMetrics, "/readyz", 2, 2),
-		LivenessProbe:   httpProbe(portNameMetrics, "/healthz", 10, 3),
-		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(stopSeconds)}}},
-		Resources:       a.resources(),
-		Env:             corev1.EnvVarArray{podIPs()},
-		SecurityContext: restrictedContainer(),
-		VolumeMounts:    corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)},
-	}
-	volumes := corev1.VolumeArray{configVolume("config", config, 0o444), secretVolume("keys", keys)}
-	add := func(volume, path, secret string) {
-		volumes = append(volumes, secretVolume(volume, pulumi.String(secret)))
-		container.VolumeMounts = append(container.VolumeMounts.(corev1.VolumeMountArray), mount(volume, path, true))
-	}
-	if a.KeysSecret != "" {
-		add("own-keys", "/etc/haproxy-own-keys", a.KeysSecret)
-	}
-	if a.TLSSecret != "" {
-		add("tls", "/etc/haproxy-tls", a.TLSSecret)
-		volumes = append(volumes, scratch("run"))
-		container.VolumeMounts = append(container.VolumeMounts.(corev1.VolumeMountArray), mount("run", "/run/haproxy", false))
-	}
-	if a.Replicas > 1 {
-		container.Ports = append(container.Ports.(corev1.ContainerPortArray), containerPort(portNameQueue, portQueue))
-	}
+func (a *AuthFrontArgs) deployment(
+	ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret, opts ...pulumi.ResourceOption,
+) error {
+	volumes, mounts := a.volumes(config, keys)
 	var sidecars corev1.ContainerArray
 	if a.OIDC != nil {
 		sidecars = append(sidecars, a.OIDC.oauth2ProxyContainer(signIn))
@@ -313,29 +312,69 @@ func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, key
 			volumes = append(volumes, configVolume("ca", pulumi.String(a.OIDC.CABundle), 0o444))
 		}
 	}
+	timeouts := pulumi.Timeouts(&pulumi.CustomTimeouts{Create: seconds(startSeconds), Update: seconds(startSeconds)})
 	_, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, roleFront, name, name),
 		Spec: &appsv1.DeploymentSpecArgs{
 			Replicas: pulumi.Int(a.Replicas),
 			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
-			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
-				MaxSurge: pulumi.Int(1), MaxUnavailable: pulumi.Int(0),
-			}},
+			Strategy: &appsv1.DeploymentStrategyArgs{
+				Type:          pulumi.String("RollingUpdate"),
+				RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{MaxSurge: pulumi.Int(1), MaxUnavailable: pulumi.Int(0)},
+			},
 			Template: podTemplate(labels(roleFront, name), &corev1.PodSpecArgs{
 				AutomountServiceAccountToken:  pulumi.Bool(false),
 				SecurityContext:               restrictedPod(uidHAProxy),
 				TerminationGracePeriodSeconds: pulumi.Int(stopSeconds + a.MaxSeconds + 20),
 				TopologySpreadConstraints: corev1.TopologySpreadConstraintArray{&corev1.TopologySpreadConstraintArgs{
-					MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
-					LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
+					MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"),
+					WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
+					LabelSelector:     &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
 				}},
 				InitContainers: sidecars, // they start first and end last
-				Containers:     corev1.ContainerArray{container},
+				Containers:     corev1.ContainerArray{a.haproxyContainer(mounts)},
 				Volumes:        volumes,
 			}),
 		},
-	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: seconds(startSeconds), Update: seconds(startSeconds)})}, opts...)...)
+	}, append([]pulumi.ResourceOption{timeouts}, opts...)...)
 	return err
+}
+
+// volumes of the front's pod, and where HAProxy sees them.
+func (a *AuthFrontArgs) volumes(config, keys pulumi.StringPtrInput) (corev1.VolumeArray, corev1.VolumeMountArray) {
+	volumes := corev1.VolumeArray{configVolume("config", config, 0o444), secretVolume("keys", keys)}
+	mounts := corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)}
+	if a.KeysSecret != "" {
+		volumes = append(volumes, secretVolume("own-keys", pulumi.String(a.KeysSecret)))
+		mounts = append(mounts, mount("own-keys", "/etc/haproxy-own-keys", true))
+	}
+	if a.TLSSecret != "" {
+		volumes = append(volumes, secretVolume("tls", pulumi.String(a.TLSSecret)), scratch("run"))
+		mounts = append(mounts, mount("tls", "/etc/haproxy-tls", true), mount("run", "/run/haproxy", false))
+	}
+	return volumes, mounts
+}
+
+func (a *AuthFrontArgs) haproxyContainer(mounts corev1.VolumeMountArray) *corev1.ContainerArgs {
+	ports := corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)}
+	if a.Replicas > 1 {
+		ports = append(ports, containerPort(portNameQueue, portQueue))
+	}
+	return &corev1.ContainerArgs{
+		Name:           pulumi.String("haproxy"),
+		Image:          pulumi.String(a.Image),
+		Command:        pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
+		Ports:          ports,
+		ReadinessProbe: httpProbe(portNameMetrics, "/readyz", 2, 2),
+		LivenessProbe:  httpProbe(portNameMetrics, "/healthz", 10, 3),
+		Lifecycle: &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{
+			Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(stopSeconds)},
+		}},
+		Resources:       a.resources(),
+		Env:             corev1.EnvVarArray{podIPs()},
+		SecurityContext: restrictedContainer(),
+		VolumeMounts:    mounts,
+	}
 }
 
 // podIPs tell HAProxy whether the pod has an IPv6 address.

@@ -11,21 +11,24 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
+// Engine is what scales a pool.
+type Engine string
+
 // Autoscaling engines.
 const (
-	EngineHPA  = "hpa"  // a HorizontalPodAutoscaler on an external metric, which prometheus-adapter must serve
-	EngineKEDA = "keda" // a ScaledObject, which asks Prometheus itself
+	EngineHPA  Engine = "hpa"  // a HorizontalPodAutoscaler on an external metric, which prometheus-adapter must serve
+	EngineKEDA Engine = "keda" // a ScaledObject, which asks Prometheus itself
 )
 
 // AutoscalingArgs says how one pool grows and shrinks.
 type AutoscalingArgs struct {
 	Namespace pulumi.StringInput
 	// Engine is EngineHPA or EngineKEDA.
-	Engine string
+	Engine Engine
 	// Pool that grows and shrinks between its bounds. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a request comes.
 	Pool Pool
 	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
-	WorkloadKind string
+	WorkloadKind WorkloadKind
 	WorkloadName pulumi.StringInput
 	// QueryURL is where KEDA asks Prometheus.
 	QueryURL pulumi.StringInput
@@ -51,9 +54,15 @@ const (
 	pollSeconds = 5
 )
 
+func (a AutoscalingArgs) withDefaults() *AutoscalingArgs {
+	setDefault(&a.WorkloadKind, Deployment)
+	setDefault(&a.QuietSeconds, 900)
+	return &a
+}
+
 // NewAutoscaling makes the pool's autoscaler. The Deployment that it scales must leave its replicas alone.
 func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opts ...pulumi.ResourceOption) (*Autoscaling, error) {
-	a := *args
+	a := args.withDefaults()
 	if a.Engine != EngineHPA && a.Engine != EngineKEDA {
 		return nil, fmt.Errorf("Autoscaling %s: engine is %q: use %s or %s", name, a.Engine, EngineHPA, EngineKEDA)
 	}
@@ -61,9 +70,6 @@ func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opt
 	if bounds.Min < 0 || bounds.Idle() && a.Engine != EngineKEDA || bounds.Max < max(bounds.Min, 1) {
 		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name, bounds.Min, bounds.Max, EngineKEDA)
 	}
-
-	setDefault(&a.WorkloadKind, "Deployment")
-	setDefault(&a.QuietSeconds, 900)
 	autoscaling := &Autoscaling{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:Autoscaling", name, pulumi.Map{
 		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(bounds.Min), "max": pulumi.Int(bounds.Max),

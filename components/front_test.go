@@ -34,7 +34,7 @@ func front() *AuthFrontArgs {
 		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3, BodyMiB: 32, MaxSeconds: 3600,
 		Teams: []Team{
 			{Name: "ide"},
-			{Name: "batch", Models: []string{"tiny"}, Background: true},
+			{Name: "batch", Models: []string{"tiny"}, Priority: PriorityBackground},
 			{Name: "slow", RequestsPerMinute: 3},
 			{Name: "narrow", ConcurrentRequests: 1},
 		},

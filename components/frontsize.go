@@ -47,9 +47,11 @@ func (a *AuthFrontArgs) silenceSeconds() int { return min(answerSeconds, a.MaxSe
 
 // resources of HAProxy's container. Its CPU is limited, unlike other pods': the threads are as many as the limit, not as the node's cores.
 func (a *AuthFrontArgs) resources() *corev1.ResourceRequirementsArgs {
-	resources := requests("250m", fmt.Sprintf("%dMi", a.memoryMiB()))
-	resources.Limits.(pulumi.StringMap)["cpu"] = pulumi.String(fmt.Sprint(frontThreads))
-	return resources
+	memory := pulumi.String(fmt.Sprintf("%dMi", a.memoryMiB()))
+	return &corev1.ResourceRequirementsArgs{
+		Requests: pulumi.StringMap{"cpu": pulumi.String("250m"), "memory": memory},
+		Limits:   pulumi.StringMap{"cpu": pulumi.String(fmt.Sprint(frontThreads)), "memory": memory},
+	}
 }
 
 // concurrent is the most requests that the team may have under way.

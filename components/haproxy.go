@@ -164,7 +164,7 @@ func (t Team) mayUse(model string) bool {
 
 // priorityClass is HAProxy's: the lowest is served first.
 func (t Team) priorityClass() int {
-	if t.Background {
+	if t.Priority == PriorityBackground {
 		return 100
 	}
 	return 0

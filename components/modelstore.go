@@ -61,7 +61,7 @@ type ModelStoreArgs struct {
 	// StorageClass of the claim. Default: the cluster's own default class.
 	StorageClass string
 	// AccessMode of the claim. Default: ReadWriteOnce.
-	AccessMode string
+	AccessMode AccessMode
 	// Protect refuses to delete the claim, and with it hours of downloads. Default: false.
 	Protect bool
 }
@@ -71,22 +71,24 @@ type ModelStoreArgs struct {
 type ModelStore struct {
 	pulumi.ResourceState
 
+	// ClaimName is the claim that all servers mount; empty with PerReplica.
+	ClaimName pulumi.StringOutput `pulumi:"claimName"`
 	// Mount is what a server mounts.
 	Mount StoreMount
+}
+
+func (a ModelStoreArgs) withDefaults() *ModelStoreArgs {
+	setDefault(&a.Size, "100Gi")
+	setDefault(&a.AccessMode, ReadWriteOnce)
+	setDefault(&a.ClusterDomain, "cluster.local")
+	return &a
 }
 
 // NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model that fails fails
 // the update; the Job's message names it. The Job is named by a hash of what it does: a changed model list makes a new Job, an
 // unchanged one makes none.
 func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts ...pulumi.ResourceOption) (*ModelStore, error) {
-	a := *args
-	if a.Size == "" {
-		a.Size = "100Gi"
-	}
-	if a.AccessMode == "" {
-		a.AccessMode = ReadWriteOnce
-	}
-	setDefault(&a.ClusterDomain, "cluster.local")
+	a := args.withDefaults()
 	if len(a.Models) == 0 {
 		return nil, fmt.Errorf("ModelStore %s: models is empty: list at least one model", name)
 	}
@@ -108,13 +110,15 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
 	if a.PerReplica {
-		store.Mount = StoreMount{Shared: true, perReplica: &a, config: config}
+		store.ClaimName = pulumi.String("").ToStringOutput()
+		store.Mount = StoreMount{Shared: true, PerReplica: a.replicaStore(config)}
 		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{})
 	}
 	claim, err := a.claim(ctx, name, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the claim of %s: %w", name, err)
 	}
+	store.ClaimName = claim
 	store.Mount = StoreMount{ClaimName: claim, Shared: a.AccessMode == ReadWriteMany}
 	if !store.Mount.Shared {
 		store.Mount.Together = name
@@ -147,7 +151,7 @@ func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.
 	return claim.Metadata.Name().Elem(), nil
 }
 
-func (a *ModelStoreArgs) claimSpec(accessMode string) *corev1.PersistentVolumeClaimSpecArgs {
+func (a *ModelStoreArgs) claimSpec(accessMode AccessMode) *corev1.PersistentVolumeClaimSpecArgs {
 	spec := &corev1.PersistentVolumeClaimSpecArgs{
 		AccessModes: pulumi.StringArray{pulumi.String(accessMode)},
 		Resources:   &corev1.VolumeResourceRequirementsArgs{Requests: pulumi.StringMap{"storage": pulumi.String(a.Size)}},
@@ -158,17 +162,14 @@ func (a *ModelStoreArgs) claimSpec(accessMode string) *corev1.PersistentVolumeCl
 	return spec
 }
 
-// claimTemplate is the claim of each server pod, where it has one of its own.
-func (a *ModelStoreArgs) claimTemplate(name string) *corev1.PersistentVolumeClaimTypeArgs {
-	return &corev1.PersistentVolumeClaimTypeArgs{
-		Metadata: &metav1.ObjectMetaArgs{Name: pulumi.String(name)}, Spec: a.claimSpec(ReadWriteOnce),
+// replicaStore is what each server pod needs to have a store of its own.
+func (a *ModelStoreArgs) replicaStore(config pulumi.StringPtrInput) *ReplicaStore {
+	return &ReplicaStore{
+		Claim: &corev1.PersistentVolumeClaimTypeArgs{
+			Metadata: &metav1.ObjectMetaArgs{Name: pulumi.String(StoreVolume)}, Spec: a.claimSpec(ReadWriteOnce),
+		},
+		Retain:         a.Protect,
+		InitContainers: corev1.ContainerArray{a.writerContainer()},
+		Volumes:        a.writerVolumes(config),
 	}
-}
-
-// whenDeleted tells what becomes of those claims when the pool is deleted. A scaled-down pod's stays: scaling up must not download again.
-func (a *ModelStoreArgs) whenDeleted() string {
-	if a.Protect {
-		return "Retain"
-	}
-	return "Delete"
 }

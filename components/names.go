@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"strings"
 
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
@@ -47,9 +48,6 @@ const (
 // teamsMetricsPath is where the front's metrics port tells the teams' use; haproxy.cfg.tmpl has it too.
 const teamsMetricsPath = "/metrics/teams"
 
-// modelsPath is where every pod that knows the store mounts it, so that OLLAMA_MODELS is the same everywhere.
-const modelsPath = "/models"
-
 // instanceLabel tells the pods of one component instance from those of another of the same role (two pools, say).
 const instanceLabel = "app.kubernetes.io/instance"
 
@@ -73,15 +71,21 @@ func labels(r role, instance string) pulumi.StringMap {
 	return all
 }
 
-// named is the metadata of an object whose name is a contract (others refer to it, or a person types it).
-func named(namespace pulumi.StringInput, r role, instance, name string) *metav1.ObjectMetaArgs {
-	return &metav1.ObjectMetaArgs{Name: pulumi.String(name), Namespace: namespace, Labels: labels(r, instance)}
+// named is the metadata of an object whose name is a contract (others refer to it, or a person types it), with more labels.
+func named(namespace pulumi.StringInput, r role, instance, name string, more ...pulumi.StringMap) *metav1.ObjectMetaArgs {
+	metadata := autonamed(namespace, r, instance, more...)
+	metadata.Name = pulumi.String(name)
+	return metadata
 }
 
 // autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the pods that mount
 // it roll because its name changed, and the former object goes after them. A ConfigMap must say that it is immutable; others are updated in place.
-func autonamed(namespace pulumi.StringInput, r role, instance string) *metav1.ObjectMetaArgs {
-	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: labels(r, instance)}
+func autonamed(namespace pulumi.StringInput, r role, instance string, more ...pulumi.StringMap) *metav1.ObjectMetaArgs {
+	all := labels(r, instance)
+	for _, some := range more {
+		maps.Copy(all, some)
+	}
+	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: all}
 }
 
 // digest is a short stable name for content: 10 hex digits (40 bits) tell the few objects of one stack apart.

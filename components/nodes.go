@@ -46,9 +46,9 @@ type Nodes struct {
 	pulumi.ResourceState
 
 	// NodePools are the NodePools' names, by pool.
-	NodePools map[string]pulumi.StringOutput
+	NodePools map[string]pulumi.StringOutput `pulumi:"nodePools"`
 	// Queues are the LocalQueues' names, by name: who uses these waits for the objects.
-	Queues map[string]pulumi.StringOutput
+	Queues map[string]pulumi.StringOutput `pulumi:"queues"`
 }
 
 const (
@@ -211,12 +211,8 @@ func (p Pool) requirements(class NodeClass) []NodeRequirement {
 		capacity = capacity || r.Key == capacityType
 	}
 	if gpu := p.GPU; !instances && class.describesGPUs() {
-		vendor := NVIDIA
-		if gpu.Vendor == AMD {
-			vendor = AMD
-		}
 		label := class.Group + "/instance-gpu-"
-		all = append(all, NodeRequirement{label + "manufacturer", "In", []string{vendor}},
+		all = append(all, NodeRequirement{label + "manufacturer", "In", []string{string(gpu.vendor())}},
 			NodeRequirement{label + "count", "Gt", []string{strconv.Itoa(gpu.Count - 1)}}) // the writer may come first, and asks for none
 		if gpu.MinMiB > 0 {
 			all = append(all, NodeRequirement{label + "memory", "Gt", []string{strconv.Itoa(gpu.MinMiB - 1)}})

@@ -52,7 +52,10 @@ func observed() *ObservabilityArgs {
 }
 
 func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
-	for name, test := range map[string]struct{ dcgm, host string }{
+	for name, test := range map[string]struct {
+		dcgm DCGMSource
+		host string
+	}{
 		"without GPUs' metrics": {DCGMNone, ""},
 		"existing exporters":    {DCGMExisting, ""},
 		"exporters of our own":  {DCGMDeploy, "observability-dcgm.ollama-dcgm.svc"},

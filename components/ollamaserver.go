@@ -45,18 +45,25 @@ type OllamaServerArgs struct {
 type OllamaServer struct {
 	pulumi.ResourceState
 
-	// WorkloadKind and WorkloadName are what an autoscaler scales: a Deployment or a StatefulSet.
-	WorkloadKind string
-	WorkloadName pulumi.StringOutput
+	// WorkloadKind and WorkloadName are what an autoscaler scales.
+	WorkloadKind WorkloadKind        `pulumi:"workloadKind"`
+	WorkloadName pulumi.StringOutput `pulumi:"workloadName"`
 	// ServiceName is the pool behind one address.
-	ServiceName pulumi.StringOutput
+	ServiceName pulumi.StringOutput `pulumi:"serviceName"`
 	// PodsHost resolves to the address of every ready pod: service.namespace.svc, without the cluster's domain.
-	PodsHost pulumi.StringOutput
+	PodsHost pulumi.StringOutput `pulumi:"podsHost"`
 }
 
-// NewOllamaServer makes the pool's objects and waits for its rollout.
-func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption) (*OllamaServer, error) {
-	a := *args
+// WorkloadKind is the kind of object that makes a pool's pods.
+type WorkloadKind string
+
+// Kinds of workloads.
+const (
+	Deployment  WorkloadKind = "Deployment"
+	StatefulSet WorkloadKind = "StatefulSet" // where each pod has a store of its own
+)
+
+func (a OllamaServerArgs) withDefaults() *OllamaServerArgs {
 	a.Replicas = a.Replicas.withDefaults()
 	setDefault(&a.ContextLength, 8192)
 	setDefault(&a.Parallel, 1)
@@ -66,6 +73,12 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 	setDefault(&a.Memory, "16Gi")
 	setDefault(&a.KVCacheType, "f16")
 	setDefault(&a.DrainSeconds, 3600)
+	return &a
+}
+
+// NewOllamaServer makes the pool's objects and waits for its rollout.
+func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption) (*OllamaServer, error) {
+	a := args.withDefaults()
 	if err := a.Placement.GPU.validate(); err != nil {
 		return nil, fmt.Errorf("OllamaServer %s: %w", name, err)
 	}
@@ -87,7 +100,7 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 			From: podsOf(roleFront, rolePrometheus, roleExporter), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
 		}},
 	}
-	if a.Store.perReplica != nil {
+	if a.Store.PerReplica != nil {
 		rules.egress = anywhere() // its init container pulls, and a policy is for the whole pod
 	}
 	if err := networkPolicy(ctx, name, a.Namespace, roleServer, rules, parent); err != nil {
@@ -103,87 +116,133 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
 	return server, ctx.RegisterResourceOutputs(server, pulumi.Map{
+		"workloadKind": pulumi.String(server.WorkloadKind),
 		"workloadName": server.WorkloadName, "serviceName": server.ServiceName, "podsHost": server.PodsHost,
 	})
 }
 
-// workload makes the Deployment, or the StatefulSet.
+// workload makes the Deployment, or the StatefulSet where each pod has a store of its own.
 func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
 	const script = "drain.sh"
 	scripts, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
-		Metadata: autonamed(a.Namespace, roleServer, name), Data: pulumi.StringMap{script: pulumi.String(file(script))}, Immutable: pulumi.Bool(true),
+		Metadata: autonamed(a.Namespace, roleServer, name), Immutable: pulumi.Bool(true),
+		Data: pulumi.StringMap{script: pulumi.String(file(script))},
 	}, opts...)
 	if err != nil {
 		return err
 	}
-	podLabels := labels(roleServer, name)
+	pods := podsOfServer{
+		metadata: a.workloadMetadata(name),
+		selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)},
+		template: a.podTemplate(name, script, scripts.Metadata.Name()),
+	}
+	if a.Replicas.Scaled() {
+		// Without this, each update would reset what the autoscaler decided.
+		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"}))
+	} else {
+		pods.replicas = pulumi.Int(a.Replicas.Min)
+	}
+	if a.Store.PerReplica != nil {
+		server.WorkloadKind = StatefulSet
+		server.WorkloadName, err = a.statefulSet(ctx, name, pods, opts...)
+	} else {
+		server.WorkloadKind = Deployment
+		server.WorkloadName, err = a.deployment(ctx, name, pods, opts...)
+	}
+	return err
+}
+
+// podsOfServer is what a Deployment and a StatefulSet have in common.
+type podsOfServer struct {
+	metadata *metav1.ObjectMetaArgs
+	replicas pulumi.IntPtrInput // nil leaves them to an autoscaler
+	selector *metav1.LabelSelectorArgs
+	template *corev1.PodTemplateSpecArgs
+}
+
+func (a *OllamaServerArgs) workloadMetadata(name string) *metav1.ObjectMetaArgs {
+	queue := pulumi.StringMap{}
+	if a.Queue != nil {
+		queue[queueLabel] = a.Queue
+	}
+	metadata := named(a.Namespace, roleServer, name, name, queue)
+	if !a.Replicas.Scaled() {
+		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
+		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
+	}
+	return metadata
+}
+
+func (a *OllamaServerArgs) podTemplate(name, script string, scripts pulumi.StringPtrInput) *corev1.PodTemplateSpecArgs {
+	volumes := corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts, 0o444)}
 	pod := &corev1.PodSpecArgs{
 		AutomountServiceAccountToken:  pulumi.Bool(false),
 		SecurityContext:               restrictedPod(uidOllama),
 		TerminationGracePeriodSeconds: pulumi.Int(a.DrainSeconds + 30),
 		TopologySpreadConstraints:     spread(roleServer, name),
 		Containers:                    corev1.ContainerArray{a.ollamaContainer(script)},
-		Volumes:                       corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts.Metadata.Name(), 0o444)},
 	}
-	a.Placement.apply(pod)
+	if store := a.Store.PerReplica; store != nil {
+		pod.InitContainers = store.InitContainers
+		volumes = append(append(volumes, scratch(HomeVolume)), store.Volumes...)
+	} else {
+		volumes = append(volumes, claimVolume(StoreVolume, a.Store.ClaimName, true), scratch(HomeVolume))
+	}
+	pod.Volumes = volumes
+	podLabels := labels(roleServer, name)
 	if a.Store.Together != "" {
 		podLabels[storeLabel] = pulumi.String(a.Store.Together)
-		meet(pod, a.Store.Together)
 	}
-	metadata := named(a.Namespace, roleServer, name, name)
-	if a.Queue != nil {
-		metadata.Labels.(pulumi.StringMap)[queueLabel] = a.Queue
-	}
-	selector := &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)}
-	var replicas pulumi.IntPtrInput
-	if a.Replicas.Scaled() {
-		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"})) // or each update would reset what the autoscaler decided
-	} else {
-		replicas = pulumi.Int(a.Replicas.Min)
-		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
-		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
-	}
-	timeouts := func(more int) []pulumi.ResourceOption {
-		drained := a.DrainSeconds + startSeconds
-		return append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
-			Create: seconds(drained + more), Update: seconds(drained + more), Delete: seconds(drained),
-		})}, opts...)
-	}
+	a.Placement.apply(pod, a.Store.Together)
+	return podTemplate(podLabels, pod)
+}
 
-	if store := a.Store.perReplica; store != nil {
-		pod.InitContainers = corev1.ContainerArray{store.writerContainer()}
-		pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), store.writerVolumes(a.Store.config)...)
-		set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
-			Metadata: metadata,
-			Spec: &appsv1.StatefulSetSpecArgs{
-				Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod),
-				ServiceName:          pulumi.String(name + headlessSuffix),
-				PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
-				VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.claimTemplate("models")},
-				PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
-					WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
-				},
+func (a *OllamaServerArgs) statefulSet(
+	ctx *pulumi.Context, name string, pods podsOfServer, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	store := a.Store.PerReplica
+	set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
+		Metadata: pods.metadata,
+		Spec: &appsv1.StatefulSetSpecArgs{
+			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template,
+			ServiceName:          pulumi.String(name + headlessSuffix),
+			PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
+			VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.Claim},
+			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
+				// Scaling up must not download again.
+				WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
 			},
-		}, timeouts(fillSeconds)...)
-		if err != nil {
-			return err
-		}
-		server.WorkloadKind, server.WorkloadName = "StatefulSet", set.Metadata.Name().Elem()
-		return nil
-	}
-	pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), claimVolume("models", a.Store.ClaimName, true), scratch("home"))
-	deployment, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
-		Metadata: metadata,
-		Spec: &appsv1.DeploymentSpecArgs{
-			Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod), Strategy: a.strategy(),
-			ProgressDeadlineSeconds: pulumi.Int(a.DrainSeconds + startSeconds - 60), // Kubernetes tells why before Pulumi gives up
 		},
-	}, timeouts(0)...)
+	}, append(opts, a.timeouts(fillSeconds))...)
 	if err != nil {
-		return err
+		return pulumi.StringOutput{}, err
 	}
-	server.WorkloadKind, server.WorkloadName = "Deployment", deployment.Metadata.Name().Elem()
-	return nil
+	return set.Metadata.Name().Elem(), nil
+}
+
+func (a *OllamaServerArgs) deployment(
+	ctx *pulumi.Context, name string, pods podsOfServer, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	deployment, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
+		Metadata: pods.metadata,
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template, Strategy: a.strategy(),
+			// Kubernetes tells why before Pulumi gives up.
+			ProgressDeadlineSeconds: pulumi.Int(a.DrainSeconds + startSeconds - 60),
+		},
+	}, append(opts, a.timeouts(0))...)
+	if err != nil {
+		return pulumi.StringOutput{}, err
+	}
+	return deployment.Metadata.Name().Elem(), nil
+}
+
+// timeouts are how long Pulumi waits for the pods, and longer while they fill a store.
+func (a *OllamaServerArgs) timeouts(fill int) pulumi.ResourceOption {
+	drained := a.DrainSeconds + startSeconds
+	return pulumi.Timeouts(&pulumi.CustomTimeouts{
+		Create: seconds(drained + fill), Update: seconds(drained + fill), Delete: seconds(drained),
+	})
 }
 
 // strategy never asks for a second volume or GPU that may not exist: that rollout would wait for ever.
@@ -205,7 +264,7 @@ func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", "/home/ollama",
 		"OLLAMA_HOST", fmt.Sprintf("0.0.0.0:%d", portOllama),
-		"OLLAMA_MODELS", modelsPath,
+		"OLLAMA_MODELS", StorePath,
 		"OLLAMA_NOPRUNE", "1", // the store is the writer's
 		"OLLAMA_CONTEXT_LENGTH", strconv.Itoa(a.ContextLength), // unset, it would depend on the VRAM found
 		"OLLAMA_NUM_PARALLEL", strconv.Itoa(a.Parallel),
@@ -214,16 +273,17 @@ func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 		"OLLAMA_MAX_LOADED_MODELS", strconv.Itoa(a.MaxLoadedModels),
 		"OLLAMA_KEEP_ALIVE", a.KeepAlive,
 	)
-	resources := requests(a.CPU, a.Memory)
+	requested := pulumi.StringMap{"cpu": pulumi.String(a.CPU), "memory": pulumi.String(a.Memory)}
+	limits := pulumi.StringMap{"memory": pulumi.String(a.Memory)}
 	if gpu := a.Placement.GPU; gpu.Count > 0 {
 		gpus := pulumi.String(strconv.Itoa(gpu.Count))
-		resources.Requests.(pulumi.StringMap)[gpu.Resource()] = gpus
-		resources.Limits.(pulumi.StringMap)[gpu.Resource()] = gpus
+		requested[gpu.Resource()], limits[gpu.Resource()] = gpus, gpus
 		if gpu.Count > 1 {
-			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...) // over all of them, as planned, not packed onto the emptiest
+			// Over all of them, as planned, not packed onto the emptiest.
+			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...)
 		}
 	}
-	if gpu := a.Placement.GPU; gpu.Count == 0 || gpu.Vendor == AMD {
+	if gpu := a.Placement.GPU; gpu.Count == 0 || gpu.vendor() == AMD {
 		vars = append(vars, env("NVIDIA_VISIBLE_DEVICES", "void")...) // the image asks for all GPUs of the node
 	}
 	return &corev1.ContainerArgs{
@@ -237,10 +297,10 @@ func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 		ReadinessProbe:  httpProbe(portNameHTTP, "/api/version", 5, 3),
 		LivenessProbe:   httpProbe(portNameHTTP, "/api/version", 20, 6), // 2 min: a busy server answers late, a dead one never
 		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(a.DrainSeconds)})}}},
-		Resources:       resources,
+		Resources:       &corev1.ResourceRequirementsArgs{Requests: requested, Limits: limits},
 		SecurityContext: restrictedContainer(),
 		VolumeMounts: corev1.VolumeMountArray{
-			mount("models", modelsPath, true), mount("home", "/home/ollama", false), mount("tmp", "/tmp", false), mount("scripts", "/etc/ollama-k8s", true),
+			mount(StoreVolume, StorePath, true), mount(HomeVolume, "/home/ollama", false), mount("tmp", "/tmp", false), mount("scripts", "/etc/ollama-k8s", true),
 		},
 	}
 }

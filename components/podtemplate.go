@@ -41,7 +41,9 @@ func localVolumes(pod *corev1.PodSpecArgs) (names []string) {
 	volumes, _ := pod.Volumes.(corev1.VolumeArray)
 	for _, volume := range volumes {
 		if v, ok := volume.(*corev1.VolumeArgs); ok && v.EmptyDir != nil {
-			names = append(names, string(v.Name.(pulumi.String)))
+			if name, plain := v.Name.(pulumi.String); plain { // it always is but in a store that is not ours
+				names = append(names, string(name))
+			}
 		}
 	}
 	return names

@@ -22,10 +22,11 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 		return err
 	}
 	object := func(suffix, kind string, spec func(namespace string) (string, error)) error {
-		metadata := annotated(named(a.Namespace, rolePrometheus, name, name+suffix), pulumi.ToStringMap(a.Annotations))
+		release := pulumi.StringMap{}
 		if a.ReleaseLabel != "" {
-			metadata.Labels.(pulumi.StringMap)["release"] = pulumi.String(a.ReleaseLabel)
+			release["release"] = pulumi.String(a.ReleaseLabel)
 		}
+		metadata := annotated(named(a.Namespace, rolePrometheus, name, name+suffix, release), pulumi.ToStringMap(a.Annotations))
 		_, err := apiextensions.NewCustomResource(ctx, name+"-"+strings.ToLower(kind)+suffix, &apiextensions.CustomResourceArgs{
 			ApiVersion: pulumi.String("monitoring.coreos.com/v1"), Kind: pulumi.String(kind), Metadata: metadata,
 			OtherFields: kubernetes.UntypedArgs{"spec": a.Namespace.ToStringOutput().ApplyT(func(namespace string) (map[string]any, error) {

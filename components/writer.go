@@ -81,9 +81,6 @@ func (a *ModelStoreArgs) writerJob(ctx *pulumi.Context, name string, config pulu
 
 // checkCronJob is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves changes; a difference fails its Job.
 func (a *ModelStoreArgs) checkCronJob(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
-	job := a.jobSpec(name, config, mount)
-	container := job.Template.(*corev1.PodTemplateSpecArgs).Spec.(*corev1.PodSpecArgs).Containers.(corev1.ContainerArray)[0].(*corev1.ContainerArgs)
-	container.Env = append(container.Env.(corev1.EnvVarArray), env("MODE", "check")...)
 	_, err := batchv1.NewCronJob(ctx, name+"-check", &batchv1.CronJobArgs{
 		Metadata: named(a.Namespace, roleWriter, name, name+"-check"),
 		Spec: &batchv1.CronJobSpecArgs{
@@ -92,26 +89,29 @@ func (a *ModelStoreArgs) checkCronJob(ctx *pulumi.Context, name string, config p
 			StartingDeadlineSeconds:    pulumi.Int(3600), // an hour late is still in the window; later, the next time will do
 			SuccessfulJobsHistoryLimit: pulumi.Int(1),
 			FailedJobsHistoryLimit:     pulumi.Int(3),
-			JobTemplate:                &batchv1.JobTemplateSpecArgs{Spec: job},
+			JobTemplate:                &batchv1.JobTemplateSpecArgs{Spec: a.jobSpec(name, config, mount, "MODE", "check")},
 		},
 	}, opts...)
 	return err
 }
 
-func (a *ModelStoreArgs) jobSpec(name string, config pulumi.StringPtrInput, store StoreMount) *batchv1.JobSpecArgs {
+// jobSpec is a Job of the writer; environment are more variables of it, by name and value.
+func (a *ModelStoreArgs) jobSpec(
+	name string, config pulumi.StringPtrInput, store StoreMount, environment ...string,
+) *batchv1.JobSpecArgs {
+	volumes := append(corev1.VolumeArray{scratch(HomeVolume)}, a.writerVolumes(config)...)
 	pod := &corev1.PodSpecArgs{
 		RestartPolicy:                pulumi.String("Never"),
 		AutomountServiceAccountToken: pulumi.Bool(false),
 		SecurityContext:              restrictedPod(uidOllama),
-		Containers:                   corev1.ContainerArray{a.writerContainer()},
-		Volumes:                      append(a.writerVolumes(config), claimVolume("models", store.ClaimName, false)),
+		Containers:                   corev1.ContainerArray{a.writerContainer(environment...)},
+		Volumes:                      append(volumes, claimVolume(StoreVolume, store.ClaimName, false)),
 	}
-	a.Placement.apply(pod)
 	podLabels := labels(roleWriter, name)
 	if store.Together != "" {
 		podLabels[storeLabel] = pulumi.String(store.Together)
-		meet(pod, store.Together)
 	}
+	a.Placement.apply(pod, store.Together)
 	return &batchv1.JobSpecArgs{
 		BackoffLimit: pulumi.Int(0), // the script retries each model by itself, and says which one failed
 		PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{&batchv1.PodFailurePolicyRuleArgs{
@@ -124,16 +124,16 @@ func (a *ModelStoreArgs) jobSpec(name string, config pulumi.StringPtrInput, stor
 	}
 }
 
-// writerContainer runs the script; it mounts the volumes of writerVolumes, and "models".
-func (a *ModelStoreArgs) writerContainer() *corev1.ContainerArgs {
+// writerContainer runs the script; it mounts writerVolumes, StoreVolume and HomeVolume.
+func (a *ModelStoreArgs) writerContainer(environment ...string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", writerHome, // Ollama writes its identity there at start
 		"OLLAMA_HOST", fmt.Sprintf("127.0.0.1:%d", portOllama),
-		"OLLAMA_MODELS", modelsPath,
+		"OLLAMA_MODELS", StorePath,
 		"OLLAMA_NOPRUNE", "1", // pruning at start would delete what a running server reads
 		"NVIDIA_VISIBLE_DEVICES", "void", // the image asks for all GPUs of the node
 	)
-	mounts := corev1.VolumeMountArray{mount("models", modelsPath, false), mount("home", writerHome, false), mount("writer", writerFolder, true)}
+	mounts := corev1.VolumeMountArray{mount(StoreVolume, StorePath, false), mount(HomeVolume, writerHome, false), mount("writer", writerFolder, true)}
 	if a.Proxy != nil {
 		direct := append([]string{"localhost", "127.0.0.1", ".svc", "." + a.ClusterDomain}, a.Proxy.Direct...)
 		vars = append(vars, env("HTTP_PROXY", a.Proxy.URL, "HTTPS_PROXY", a.Proxy.URL, "NO_PROXY", strings.Join(direct, ","))...)
@@ -149,7 +149,7 @@ func (a *ModelStoreArgs) writerContainer() *corev1.ContainerArgs {
 		Name:            pulumi.String("writer"),
 		Image:           pulumi.String(a.Image),
 		Command:         pulumi.ToStringArray([]string{"sh", writerFolder + "/" + writerScript, writerFolder + "/plan"}),
-		Env:             vars,
+		Env:             append(vars, env(environment...)...),
 		Resources:       requests("500m", "1Gi"), // a pull streams to disk; 1 GiB leaves room for `ollama create`
 		SecurityContext: restrictedContainer(),
 		VolumeMounts:    mounts,
@@ -157,8 +157,7 @@ func (a *ModelStoreArgs) writerContainer() *corev1.ContainerArgs {
 }
 
 func (a *ModelStoreArgs) writerVolumes(config pulumi.StringPtrInput) corev1.VolumeArray {
-	home := scratch("home")
-	volumes := corev1.VolumeArray{home, configVolume("writer", config, 0o444)}
+	volumes := corev1.VolumeArray{configVolume("writer", config, 0o444)}
 	if a.CABundle != "" {
 		volumes = append(volumes, configVolume("ca", pulumi.StringPtr(a.CABundle), 0o444))
 	}

@@ -46,7 +46,7 @@ func (c *Config) ollamaServer(
 func (c *Config) authFront(namespace pulumi.StringInput, pools []components.Pool) *components.AuthFrontArgs {
 	args := &components.AuthFrontArgs{
 		Namespace: namespace, Image: c.Images.HAProxy, Pools: pools, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength,
-		BodyMiB: c.Front.MaxBodyMiB, MaxSeconds: c.Front.MaxSeconds, KeysSecret: c.Front.KeysSecret, TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC,
+		BodyMiB: c.Front.MaxBodyMiB, MaxSeconds: c.Front.MaxSeconds, KeysSecret: c.Front.KeysSecret, TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC, Expose: c.Expose.way(),
 	}
 	if args.OIDC != nil {
 		args.OIDC.Image = c.Images.OAuth2Proxy
@@ -54,19 +54,23 @@ func (c *Config) authFront(namespace pulumi.StringInput, pools []components.Pool
 	for _, name := range c.teamNames() {
 		team := c.Teams[name]
 		args.Teams = append(args.Teams, components.Team{
-			Name: name, Models: team.Models, RequestsPerMinute: team.RequestsPerMinute, ConcurrentRequests: team.ConcurrentRequests, Keys: team.Keys, Background: team.Priority == "background",
+			Name: name, Models: team.Models, RequestsPerMinute: team.RequestsPerMinute, ConcurrentRequests: team.ConcurrentRequests, Keys: team.Keys, Priority: team.Priority,
 		})
 	}
-	if lb := c.Expose.LoadBalancer; lb != nil {
-		args.Expose.LoadBalancer = &components.LoadBalancer{Host: lb.Host, SourceRanges: lb.SourceRanges}
-	}
-	if in := c.Expose.Ingress; in != nil {
-		args.Expose.Ingress = &components.Ingress{Host: in.Host, ClassName: in.ClassName, TLSSecret: in.TLSSecret, ClusterIssuer: in.ClusterIssuer}
-	}
-	if g := c.Expose.Gateway; g != nil {
-		args.Expose.Gateway = &components.Gateway{Host: g.Host, Name: g.Name, Namespace: g.Namespace, Listener: g.Listener}
-	}
 	return args
+}
+
+// way is nil for a front that stays inside the cluster.
+func (e Expose) way() components.Expose {
+	switch {
+	case e.LoadBalancer != nil:
+		return *e.LoadBalancer
+	case e.Ingress != nil:
+		return *e.Ingress
+	case e.Gateway != nil:
+		return *e.Gateway
+	}
+	return nil
 }
 
 func (c *Config) observability(

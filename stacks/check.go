@@ -34,7 +34,7 @@ func (c *Config) checkObservability() (problems []string) {
 	if o.DCGM == components.DCGMExisting && o.Prometheus == components.PrometheusOperator {
 		problems = append(problems, "observability.dcgm: existing is for the bundled Prometheus, but observability.prometheus is operator, which the GPU operator's ServiceMonitor serves: set dcgm to none, or to deploy where there is no GPU operator")
 	}
-	if o.DCGM != components.DCGMNone && o.Prometheus == "none" {
+	if o.DCGM != components.DCGMNone && o.Prometheus == noPrometheus {
 		problems = append(problems, fmt.Sprintf("observability.dcgm: %s is set but observability.prometheus is none, so nobody would ask: leave it out", o.DCGM))
 	}
 	return problems
@@ -98,10 +98,17 @@ func (c *Config) checkPools() (problems []string) {
 func (p Pool) checkGPU(key string) (problems []string) {
 	g := p.GPU
 	if g.Count == 0 {
-		for setting, value := range map[string]any{"vramGiB": g.VRAMGiB, "mig": g.MIG, "product": g.Product} {
-			if value != "" && value != 0.0 {
-				problems = append(problems, fmt.Sprintf("%s.gpu.%s: %v is set but gpu.count is 0: set count, or leave %s out", key, setting, value, setting))
-			}
+		stray := func(setting string, value any) {
+			problems = append(problems, fmt.Sprintf("%s.gpu.%s: %v is set but gpu.count is 0: set count, or leave %s out", key, setting, value, setting))
+		}
+		if g.VRAMGiB != 0 {
+			stray("vramGiB", g.VRAMGiB)
+		}
+		if g.MIG != "" {
+			stray("mig", g.MIG)
+		}
+		if g.Product != "" {
+			stray("product", g.Product)
 		}
 		return problems
 	}
@@ -196,13 +203,13 @@ func (c *Config) checkAutoscaling() (problems []string) {
 			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: is missing: with min 0, say how many pods the pool may have", name))
 		case r.Min == 0 && engine != components.EngineKEDA:
 			problems = append(problems, fmt.Sprintf("pools.%s.replicas.min: 0 asks for a pool that comes and goes with its requests, but autoscaling.engine is %s: set the engine to keda, which alone can do that, or min to 1", name, engine))
-		case r.Max > r.Min && engine == "none":
+		case r.Max > r.Min && engine == noEngine:
 			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d is above min %d but autoscaling.engine is none: set the engine to keda or hpa, or leave max out", name, r.Max, r.Min))
 		}
 	}
 	switch {
-	case engine == "none" || engine == "":
-	case c.Observability.Prometheus == "none":
+	case engine == noEngine || engine == "":
+	case c.Observability.Prometheus == noPrometheus:
 		problems = append(problems, fmt.Sprintf("autoscaling.engine: %s scales by Prometheus metrics but observability.prometheus is none: set it to bundled or operator", engine))
 	case engine == components.EngineKEDA && c.Observability.Prometheus == components.PrometheusOperator && c.Observability.ServerURL == "":
 		problems = append(problems, "observability.serverURL: is missing: KEDA must know where the operator's Prometheus answers, e.g. http://prometheus-operated.monitoring.svc:9090")

@@ -36,14 +36,16 @@ type Config struct {
 	OIDC          *components.OIDC
 	Expose        Expose
 	Observability struct {
-		Prometheus, ReleaseLabel, ServerURL string
-		RetentionDays                       int
-		Storage, StorageClass               string
-		Annotations                         map[string]string
-		DCGM, DCGMNamespace                 string
+		Prometheus              components.PrometheusMode
+		ReleaseLabel, ServerURL string
+		RetentionDays           int
+		Storage, StorageClass   string
+		Annotations             map[string]string
+		DCGM                    components.DCGMSource
+		DCGMNamespace           string
 	}
 	Autoscaling struct {
-		Engine       string
+		Engine       components.Engine
 		QuietSeconds int
 		Karpenter    *struct{ NodeClass components.NodeClass }
 		Kueue        *struct{ ClusterQueue string }
@@ -59,14 +61,21 @@ type Config struct {
 	plans map[string]vram.Plan
 }
 
+// What the config may say where the stack is to have no such component.
+const (
+	noPrometheus components.PrometheusMode = "none"
+	noEngine     components.Engine         = "none"
+)
+
 // Store is the volume of the models, and where they come from.
 type Store struct {
-	Size, StorageClass, AccessMode, ExistingClaim string
-	Protect                                       bool
-	Registry                                      string
-	Insecure                                      bool
-	KeySecret, CABundle                           string
-	Proxy                                         *struct {
+	Size, StorageClass, ExistingClaim string
+	AccessMode                        components.AccessMode
+	Protect                           bool
+	Registry                          string
+	Insecure                          bool
+	KeySecret, CABundle               string
+	Proxy                             *struct {
 		URL    string
 		Direct []string
 	}
@@ -91,10 +100,11 @@ type Model struct {
 // Pool is a pool of Ollama pods.
 type Pool struct {
 	GPU struct {
-		Count                int
-		VRAMGiB              float64
-		Spare                bool
-		Vendor, MIG, Product string
+		Count        int
+		VRAMGiB      float64
+		Spare        bool
+		Vendor       components.GPUVendor
+		MIG, Product string
 	}
 	Replicas components.Replicas
 	// Models that the pool answers for; never empty after Load.
@@ -114,7 +124,7 @@ type Team struct {
 	Models                                []string
 	RequestsPerMinute, ConcurrentRequests int
 	Keys                                  []int
-	Priority                              string
+	Priority                              components.Priority
 }
 
 // Front is what people may set of the front.
@@ -125,12 +135,9 @@ type Front struct {
 
 // Expose is how the front is reached from outside; at most one is set.
 type Expose struct {
-	LoadBalancer *struct {
-		Host         string
-		SourceRanges []string
-	}
-	Ingress *struct{ Host, ClassName, TLSSecret, ClusterIssuer string }
-	Gateway *struct{ Host, Name, Namespace, Listener string }
+	LoadBalancer *components.LoadBalancer
+	Ingress      *components.Ingress
+	Gateway      *components.Gateway
 }
 
 // Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the

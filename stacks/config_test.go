@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"ollama-k8s/components"
 	"ollama-k8s/stacks"
 )
 
@@ -29,14 +30,14 @@ func TestAMinimalConfigGetsItsDefaults(t *testing.T) {
 	config, err := stacks.Load(minimal(), project)
 	require.NoError(t, err)
 	assert.Equal(t, "ollama", config.Namespace.Name)
-	assert.Equal(t, "ReadWriteOnce", config.Store.AccessMode)
+	assert.Equal(t, components.ReadWriteOnce, config.Store.AccessMode)
 	assert.Equal(t, "100Gi", config.Store.Size)
 	assert.Equal(t, []string{"llama3:8b"}, config.Pools["chat"].Models)
 	assert.Equal(t, 1, config.Pools["chat"].Replicas.Max)
 	assert.Zero(t, config.Pools["chat"].ContextLength, "the plan chooses")
-	assert.Equal(t, "interactive", config.Teams["dev"].Priority)
+	assert.Equal(t, components.PriorityInteractive, config.Teams["dev"].Priority)
 	assert.Equal(t, 2, config.Front.Replicas)
-	assert.Equal(t, "none", config.Autoscaling.Engine)
+	assert.EqualValues(t, "none", config.Autoscaling.Engine)
 	assert.Nil(t, config.Expose.Ingress)
 	assert.Nil(t, config.OIDC)
 

@@ -59,7 +59,7 @@ func Deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return err
 	}
-	if config.Observability.Prometheus != "none" {
+	if config.Observability.Prometheus != noPrometheus {
 		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, pools, front), inCluster)
 		if err != nil {
 			return err
