@@ -162,9 +162,12 @@ func (t Team) mayUse(model string) bool {
 	return len(t.Models) == 0
 }
 
+// priority is the team's, or the default one.
+func (t Team) priority() Priority { return cmp.Or(t.Priority, PriorityInteractive) }
+
 // priorityClass is HAProxy's: the lowest is served first.
 func (t Team) priorityClass() int {
-	if t.Priority == PriorityBackground {
+	if t.priority() == PriorityBackground {
 		return 100
 	}
 	return 0

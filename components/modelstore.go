@@ -112,7 +112,7 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	if a.PerReplica {
 		store.ClaimName = pulumi.String("").ToStringOutput()
 		store.Mount = StoreMount{Shared: true, PerReplica: a.replicaStore(config)}
-		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{})
+		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
 	}
 	claim, err := a.claim(ctx, name, parent)
 	if err != nil {
@@ -134,7 +134,7 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 			return nil, fmt.Errorf("creating the scheduled check of %s: %w", name, err)
 		}
 	}
-	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": claim})
+	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
 }
 
 func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {

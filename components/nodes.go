@@ -109,7 +109,7 @@ func NewNodes(ctx *pulumi.Context, name string, args *NodesArgs, opts ...pulumi.
 		return nil, err
 	}
 	parent := pulumi.Parent(nodes)
-	outputs := pulumi.Map{}
+	nodePools, queues := pulumi.StringMap{}, pulumi.StringMap{}
 	for _, pool := range a.Pools {
 		if pool.Karpenter == nil {
 			continue
@@ -118,18 +118,16 @@ func NewNodes(ctx *pulumi.Context, name string, args *NodesArgs, opts ...pulumi.
 		if err != nil {
 			return nil, fmt.Errorf("creating the NodePool of %s: %w", pool.Name, err)
 		}
-		nodes.NodePools[pool.Name] = made
-		outputs["nodePool-"+pool.Name] = made
+		nodes.NodePools[pool.Name], nodePools[pool.Name] = made, made
 	}
 	for _, queue := range a.queues() {
 		made, err := a.localQueue(ctx, name, queue, parent)
 		if err != nil {
 			return nil, fmt.Errorf("creating the LocalQueue %s: %w", queue, err)
 		}
-		nodes.Queues[queue] = made
-		outputs["queue-"+queue] = made
+		nodes.Queues[queue], queues[queue] = made, made
 	}
-	return nodes, ctx.RegisterResourceOutputs(nodes, outputs)
+	return nodes, ctx.RegisterResourceOutputs(nodes, pulumi.Map{"nodePools": nodePools, "queues": queues})
 }
 
 // queues are the names of the LocalQueues to make.

@@ -60,21 +60,33 @@ func Deploy(ctx *pulumi.Context) error {
 		return err
 	}
 	if config.Observability.Prometheus != noPrometheus {
-		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, pools, front), inCluster)
-		if err != nil {
+		if err := config.observe(ctx, namespace, pools, servers, front, inCluster); err != nil {
 			return err
-		}
-		for _, pool := range pools {
-			if !pool.Replicas.Scaled() {
-				continue
-			}
-			args := config.autoscaling(pool, namespace, servers[pool.Name], observability)
-			if _, err := components.NewAutoscaling(ctx, "autoscaling-"+pool.Name, args, inCluster); err != nil {
-				return err
-			}
 		}
 	}
 	export(ctx, config, front)
+	return nil
+}
+
+// observe makes Prometheus or its objects, and the autoscalers, which ask it.
+func (c *Config) observe(
+	ctx *pulumi.Context, namespace pulumi.StringInput, pools []components.Pool,
+	servers map[string]*components.OllamaServer, front *components.AuthFront, inCluster pulumi.ResourceOption,
+) error {
+	args := c.observability(namespace, pools, front)
+	observability, err := components.NewObservability(ctx, "observability", args, inCluster)
+	if err != nil {
+		return err
+	}
+	for _, pool := range pools {
+		if !pool.Replicas.Scaled() {
+			continue
+		}
+		args := c.autoscaling(pool, namespace, servers[pool.Name], observability)
+		if _, err := components.NewAutoscaling(ctx, "autoscaling-"+pool.Name, args, inCluster); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
