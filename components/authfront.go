@@ -25,8 +25,8 @@ type Team struct {
 	RequestsPerMinute int
 	// ConcurrentRequests that the team may have under way, waiting ones included. Default: 100, a whole queue.
 	ConcurrentRequests int
-	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a dropped one ends its
-	// key. Default: 1. Empty but not nil: no key is made.
+	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a
+	// dropped one ends its key. Default: 1. Empty but not nil: no key is made.
 	Keys []int
 	// Priority of the team's requests in a queue. Default: PriorityInteractive.
 	Priority Priority
@@ -53,15 +53,15 @@ type AuthFrontArgs struct {
 	ClusterDomain string
 	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
 	QueueLength int
-	// BodyMiB is the largest body of a request, in MiB, at most 32: all of it is read for its model, and copying 32 MiB holds up the other
-	// requests of a thread for 25 ms. Default: 32, about ten photographs in base64.
+	// BodyMiB is the largest body of a request, in MiB, at most 32: all of it is read for its model, and copying 32 MiB
+	// holds up the other requests of a thread for 25 ms. Default: 32, about ten photographs in base64.
 	BodyMiB int
 	// MaxSeconds that a request may last, its wait in the queue included. Default: 3600.
 	MaxSeconds int
 	// Replicas of the front. One of them queues and counts for all, the others hand on to it and stand by. Default: 2.
 	Replicas int
-	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for each. It is read again
-	// when it changes. Default: none.
+	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for
+	// each. It is read again when it changes. Default: none.
 	KeysSecret string
 	// TLSSecret is a Secret of type kubernetes.io/tls: the front then speaks HTTPS itself. Default: plain HTTP.
 	TLSSecret string
@@ -71,7 +71,8 @@ type AuthFrontArgs struct {
 	Expose Expose
 }
 
-// AuthFront is the only way to the pools: HAProxy with a key per team, a queue per pool and model, and a Prometheus exporter.
+// AuthFront is the only way to the pools: HAProxy with a key per team, a queue per pool and model, and a Prometheus
+// exporter.
 type AuthFront struct {
 	pulumi.ResourceState
 
@@ -97,7 +98,9 @@ const (
 )
 
 // NewAuthFront makes the keys, the front's configuration and its pods, and waits for their rollout.
-func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption) (*AuthFront, error) {
+func NewAuthFront(
+	ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption,
+) (*AuthFront, error) {
 	a := args.withDefaults()
 	if err := a.validate(); err != nil {
 		return nil, fmt.Errorf("AuthFront %s: %w", name, err)
@@ -136,13 +139,17 @@ func (a *AuthFrontArgs) validate() error {
 	case len(a.Pools) == 0:
 		return errors.New("pools is empty: nothing could answer")
 	case a.BodyMiB > maxBodyMiB:
-		return fmt.Errorf("BodyMiB is %d: at most %d MiB can be read without holding up other requests", a.BodyMiB, maxBodyMiB)
+		return fmt.Errorf(
+			"BodyMiB is %d: at most %d MiB can be read without holding up other requests", a.BodyMiB, maxBodyMiB,
+		)
 	}
 	return nil
 }
 
 // children are the front's objects.
-func (a *AuthFrontArgs) children(ctx *pulumi.Context, name string, front *AuthFront, parent pulumi.ResourceOption) error {
+func (a *AuthFrontArgs) children(
+	ctx *pulumi.Context, name string, front *AuthFront, parent pulumi.ResourceOption,
+) error {
 	if err := a.podsService(ctx, name, front, parent); err != nil {
 		return fmt.Errorf("creating the pods' service of %s: %w", name, err)
 	}
@@ -180,7 +187,9 @@ func (a *AuthFrontArgs) traffic() allow {
 	open := allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{
 			&networkingv1.NetworkPolicyIngressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(portAPI)}},
-			&networkingv1.NetworkPolicyIngressRuleArgs{From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}},
+			&networkingv1.NetworkPolicyIngressRuleArgs{
+				From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)},
+			},
 		},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
 			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
@@ -188,17 +197,24 @@ func (a *AuthFrontArgs) traffic() allow {
 	}
 	if a.Replicas > 1 {
 		handOn := networkingv1.NetworkPolicyPortArray{tcp(portQueue)}
-		open.ingress = append(open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn})
+		open.ingress = append(
+			open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn},
+		)
 		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: handOn})
 	}
 	if a.OIDC != nil { // the provider may be anywhere
-		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(a.OIDC.issuerPort())}})
+		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{
+			Ports: networkingv1.NetworkPolicyPortArray{tcp(a.OIDC.issuerPort())},
+		})
 	}
 	return open
 }
 
-// keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the front ever sees of them.
-func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+// keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the
+// front ever sees of them.
+func (a *AuthFrontArgs) keys(
+	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
 	current, all := pulumi.StringMap{}, pulumi.StringMap{}
 	for _, team := range a.Teams {
 		generations := team.Keys
@@ -211,7 +227,8 @@ func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront,
 				resource = fmt.Sprintf("%s-%d", resource, generation)
 			}
 			key, err := random.NewRandomPassword(ctx, resource, &random.RandomPasswordArgs{
-				Length: pulumi.Int(keyLength), Special: pulumi.Bool(false), // no character that a shell or a header would need quoted
+				// no character that a shell or a header would need quoted
+				Length: pulumi.Int(keyLength), Special: pulumi.Bool(false),
 			}, opts...)
 			if err != nil {
 				return pulumi.StringPtrOutput{}, err
@@ -244,7 +261,9 @@ func hashedKeys(keys map[string]string) string {
 }
 
 // haproxyConfigMap has everything that HAProxy reads but secrets, and oauth2-proxy's files.
-func (a *AuthFrontArgs) haproxyConfigMap(ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+func (a *AuthFrontArgs) haproxyConfigMap(
+	ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
 	hosts := pulumi.StringArray{fronts}
 	for _, pool := range a.Pools {
 		hosts = append(hosts, pool.Host)
@@ -302,7 +321,8 @@ func (a *AuthFrontArgs) staticFiles() map[string]string {
 }
 
 func (a *AuthFrontArgs) deployment(
-	ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret, opts ...pulumi.ResourceOption,
+	ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret,
+	opts ...pulumi.ResourceOption,
 ) error {
 	volumes, mounts := a.volumes(config, keys)
 	var sidecars corev1.ContainerArray
@@ -384,15 +404,20 @@ func podIPs() *corev1.EnvVarArgs {
 	}}
 }
 
-// podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and they find each other.
-func (a *AuthFrontArgs) podsService(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
+// podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and
+// they find each other.
+func (a *AuthFrontArgs) podsService(
+	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
+) error {
 	metadata := named(a.Namespace, roleFront, name, name+"-pods")
 	metadata.Annotations = skipAwait()
-	service, err := corev1.NewService(ctx, name+"-pods", &corev1.ServiceArgs{Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
-		ClusterIP: pulumi.String("None"),
-		Selector:  selectInstance(roleFront, name),
-		Ports:     corev1.ServicePortArray{tcpPort(portNameMetrics, portMetrics)},
-	}}, opts...)
+	service, err := corev1.NewService(ctx, name+"-pods", &corev1.ServiceArgs{
+		Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
+			ClusterIP: pulumi.String("None"),
+			Selector:  selectInstance(roleFront, name),
+			Ports:     corev1.ServicePortArray{tcpPort(portNameMetrics, portMetrics)},
+		},
+	}, opts...)
 	if err != nil {
 		return err
 	}

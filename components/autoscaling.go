@@ -25,14 +25,16 @@ type AutoscalingArgs struct {
 	Namespace pulumi.StringInput
 	// Engine is EngineHPA or EngineKEDA.
 	Engine Engine
-	// Pool that grows and shrinks between its bounds. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a request comes.
+	// Pool that grows and shrinks between its bounds. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a
+	// request comes.
 	Pool Pool
 	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
 	WorkloadKind WorkloadKind
 	WorkloadName pulumi.StringInput
 	// QueryURL is where KEDA asks Prometheus.
 	QueryURL pulumi.StringInput
-	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit). Default: 900.
+	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit).
+	// Default: 900.
 	QuietSeconds int
 }
 
@@ -44,11 +46,14 @@ type Autoscaling struct {
 const (
 	// loadMetric counts requests in flight and queued: a queue alone is 0 until every slot is taken, and would flap.
 	loadMetric = "ollama_requests_inflight"
-	// wakeMetric is above 0 for two minutes after a request: most looks at a pool that is asked now and then find nothing in flight.
+	// wakeMetric is above 0 for two minutes after a request: most looks at a pool that is asked now and then find nothing
+	// in flight.
 	wakeMetric = "ollama_requests_per_second"
-	// loadPercent of a pod's slots is the target: a new pod takes minutes to start, so ask for it before the last slot is taken.
+	// loadPercent of a pod's slots is the target: a new pod takes minutes to start, so ask for it before the last slot is
+	// taken.
 	loadPercent = 75
-	// scaleUpPeriod in seconds: a pool may double once in the time that a pod needs to load its model, and see what that gains.
+	// scaleUpPeriod in seconds: a pool may double once in the time that a pod needs to load its model, and see what that
+	// gains.
 	scaleUpPeriod = 120
 	// pollSeconds is how often KEDA looks whether an idle pool is asked for.
 	pollSeconds = 5
@@ -61,18 +66,24 @@ func (a AutoscalingArgs) withDefaults() *AutoscalingArgs {
 }
 
 // NewAutoscaling makes the pool's autoscaler. The Deployment that it scales must leave its replicas alone.
-func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opts ...pulumi.ResourceOption) (*Autoscaling, error) {
+func NewAutoscaling(
+	ctx *pulumi.Context, name string, args *AutoscalingArgs, opts ...pulumi.ResourceOption,
+) (*Autoscaling, error) {
 	a := args.withDefaults()
 	if a.Engine != EngineHPA && a.Engine != EngineKEDA {
 		return nil, fmt.Errorf("Autoscaling %s: engine is %q: use %s or %s", name, a.Engine, EngineHPA, EngineKEDA)
 	}
 	bounds := a.Pool.Replicas
 	if bounds.Min < 0 || bounds.Idle() && a.Engine != EngineKEDA || bounds.Max < max(bounds.Min, 1) {
-		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name, bounds.Min, bounds.Max, EngineKEDA)
+		return nil, fmt.Errorf(
+			"Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name,
+			bounds.Min, bounds.Max, EngineKEDA,
+		)
 	}
 	autoscaling := &Autoscaling{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:Autoscaling", name, pulumi.Map{
-		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(bounds.Min), "max": pulumi.Int(bounds.Max),
+		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(bounds.Min),
+		"max": pulumi.Int(bounds.Max),
 	}, autoscaling, opts...); err != nil {
 		return nil, err
 	}
@@ -106,10 +117,14 @@ func (a *AutoscalingArgs) down() []scalingPolicy {
 	return []scalingPolicy{{"Pods", 1, a.QuietSeconds / 3}}
 }
 
-func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
+func (a *AutoscalingArgs) horizontalPodAutoscaler(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) error {
 	policies := func(list []scalingPolicy) (all autoscalingv2.HPAScalingPolicyArray) {
 		for _, p := range list {
-			all = append(all, &autoscalingv2.HPAScalingPolicyArgs{Type: pulumi.String(p.kind), Value: pulumi.Int(p.value), PeriodSeconds: pulumi.Int(p.seconds)})
+			all = append(all, &autoscalingv2.HPAScalingPolicyArgs{
+				Type: pulumi.String(p.kind), Value: pulumi.Int(p.value), PeriodSeconds: pulumi.Int(p.seconds),
+			})
 		}
 		return all
 	}
@@ -122,19 +137,26 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 			MinReplicas: pulumi.Int(a.Pool.Replicas.Min),
 			MaxReplicas: pulumi.Int(a.Pool.Replicas.Max),
 			Metrics: autoscalingv2.MetricSpecArray{&autoscalingv2.MetricSpecArgs{
-				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the replicas as they are.
+				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the
+				// replicas as they are.
 				Type: pulumi.String("External"),
 				External: &autoscalingv2.ExternalMetricSourceArgs{
 					Metric: &autoscalingv2.MetricIdentifierArgs{
 						Name:     pulumi.String(loadMetric),
 						Selector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{"pool": pulumi.String(a.Pool.Name)}},
 					},
-					Target: &autoscalingv2.MetricTargetArgs{Type: pulumi.String("AverageValue"), AverageValue: pulumi.String(a.target())},
+					Target: &autoscalingv2.MetricTargetArgs{
+						Type: pulumi.String("AverageValue"), AverageValue: pulumi.String(a.target()),
+					},
 				},
 			}},
 			Behavior: &autoscalingv2.HorizontalPodAutoscalerBehaviorArgs{
-				ScaleUp:   &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(0), Policies: policies(a.up())},
-				ScaleDown: &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(a.QuietSeconds), Policies: policies(a.down())},
+				ScaleUp: &autoscalingv2.HPAScalingRulesArgs{
+					StabilizationWindowSeconds: pulumi.Int(0), Policies: policies(a.up()),
+				},
+				ScaleDown: &autoscalingv2.HPAScalingRulesArgs{
+					StabilizationWindowSeconds: pulumi.Int(a.QuietSeconds), Policies: policies(a.down()),
+				},
 			},
 		},
 	}, opts...)
@@ -144,7 +166,9 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	policies := func(list []scalingPolicy) (all pulumi.Array) {
 		for _, p := range list {
-			all = append(all, pulumi.Map{"type": pulumi.String(p.kind), "value": pulumi.Int(p.value), "periodSeconds": pulumi.Int(p.seconds)})
+			all = append(all, pulumi.Map{
+				"type": pulumi.String(p.kind), "value": pulumi.Int(p.value), "periodSeconds": pulumi.Int(p.seconds),
+			})
 		}
 		return all
 	}
@@ -166,12 +190,15 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 		// So high a threshold never asks for more than the one pod that keeps the pool awake.
 		triggers = append(triggers, trigger(wakeMetric, "1000000"))
 	}
-	// There is no fallback: without numbers both KEDA and the HPA leave the replicas as they are, and that is what is wanted.
+	// There is no fallback: without numbers both KEDA and the HPA leave the replicas as they are, and that is what is
+	// wanted.
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("keda.sh/v1alpha1"), Kind: pulumi.String("ScaledObject"),
 		Metadata: named(a.Namespace, roleServer, name, name),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
-			"scaleTargetRef":  pulumi.Map{"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName},
+			"scaleTargetRef": pulumi.Map{
+				"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName,
+			},
 			"minReplicaCount": pulumi.Int(a.Pool.Replicas.Min),
 			"maxReplicaCount": pulumi.Int(a.Pool.Replicas.Max),
 			"pollingInterval": pulumi.Int(pollSeconds),

@@ -19,7 +19,9 @@ type recordingRule struct {
 func (a *ObservabilityArgs) configRules(namespace string) (string, error) {
 	var rules []recordingRule
 	constant := func(record string, value int, labels ...string) {
-		rule := recordingRule{Record: record, Expr: fmt.Sprintf("vector(%d)", value), Labels: map[string]string{"namespace": namespace}}
+		rule := recordingRule{
+			Record: record, Expr: fmt.Sprintf("vector(%d)", value), Labels: map[string]string{"namespace": namespace},
+		}
 		for i := 0; i+1 < len(labels); i += 2 {
 			if labels[i+1] != "" {
 				rule.Labels[labels[i]] = labels[i+1]
@@ -37,7 +39,9 @@ func (a *ObservabilityArgs) configRules(namespace string) (string, error) {
 			if model.hasQueue() {
 				constant("ollama_pool_slots", model.Slots, "pool", pool.Name, "model", name)
 			}
-			constant("ollama_model_expected", 1, "pool", pool.Name, "model", name, "digest", strings.TrimPrefix(model.Digest, "sha256:"))
+			constant(
+				"ollama_model_expected", 1, "pool", pool.Name, "model", name, "digest", strings.TrimPrefix(model.Digest, "sha256:"),
+			)
 		}
 	}
 	text, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "ollama-stack", "rules": rules}}})

@@ -20,8 +20,8 @@ const (
 	DCGMDeploy   DCGMSource = "deploy"   // exporters of our own, for a cluster without the GPU operator
 )
 
-// dcgmSuffix ends the name of the namespace of our own exporters: to tell which pod has which GPU they read a socket of the kubelet, which Pod
-// Security forbids in the namespace of everything else.
+// dcgmSuffix ends the name of the namespace of our own exporters: to tell which pod has which GPU they read a socket of
+// the kubelet, which Pod Security forbids in the namespace of everything else.
 const dcgmSuffix = "-dcgm"
 
 // dcgmExporter runs an exporter on each NVIDIA node and returns the name that resolves to all of them.
@@ -83,9 +83,11 @@ func (a *ObservabilityArgs) dcgmPod() *corev1.PodSpecArgs {
 		RuntimeClassName:             optional(a.DCGMRuntimeClass),
 		Affinity: &corev1.AffinityArgs{NodeAffinity: &corev1.NodeAffinityArgs{
 			// The labels of NVIDIA's feature discovery, and of GKE.
-			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{NodeSelectorTerms: corev1.NodeSelectorTermArray{
-				present("nvidia.com/gpu.present"), present("cloud.google.com/gke-accelerator"),
-			}},
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{
+				NodeSelectorTerms: corev1.NodeSelectorTermArray{
+					present("nvidia.com/gpu.present"), present("cloud.google.com/gke-accelerator"),
+				},
+			},
 		}},
 		Tolerations: corev1.TolerationArray{&corev1.TolerationArgs{
 			Key: pulumi.String("nvidia.com/gpu"), Operator: pulumi.String("Exists"),

@@ -23,8 +23,8 @@ type Expose interface {
 	) (pulumi.StringOutput, error)
 }
 
-// LoadBalancer asks the cloud for an address. Without AuthFrontArgs.TLSSecret the front speaks plain HTTP there: use it on a
-// private network.
+// LoadBalancer asks the cloud for an address. Without AuthFrontArgs.TLSSecret the front speaks plain HTTP there: use it
+// on a private network.
 type LoadBalancer struct {
 	// Host is the name that leads to the address, for the endpoint's URL. Default: the address.
 	Host string
@@ -154,12 +154,15 @@ func (i Ingress) publish(
 		IngressClassName: optional(i.ClassName),
 		Rules: networkingv1.IngressRuleArray{&networkingv1.IngressRuleArgs{
 			Host: pulumi.String(i.Host),
-			Http: &networkingv1.HTTPIngressRuleValueArgs{Paths: networkingv1.HTTPIngressPathArray{&networkingv1.HTTPIngressPathArgs{
-				Path: pulumi.String("/"), PathType: pulumi.String("Prefix"),
-				Backend: &networkingv1.IngressBackendArgs{Service: &networkingv1.IngressServiceBackendArgs{
-					Name: service.Metadata.Name().Elem(), Port: &networkingv1.ServiceBackendPortArgs{Name: pulumi.String(portNameHTTP)},
-				}},
-			}}},
+			Http: &networkingv1.HTTPIngressRuleValueArgs{Paths: networkingv1.HTTPIngressPathArray{
+				&networkingv1.HTTPIngressPathArgs{
+					Path: pulumi.String("/"), PathType: pulumi.String("Prefix"),
+					Backend: &networkingv1.IngressBackendArgs{Service: &networkingv1.IngressServiceBackendArgs{
+						Name: service.Metadata.Name().Elem(),
+						Port: &networkingv1.ServiceBackendPortArgs{Name: pulumi.String(portNameHTTP)},
+					}},
+				},
+			}},
 		}},
 	}
 	url := "http://" + i.Host
@@ -173,8 +176,8 @@ func (i Ingress) publish(
 	return pulumi.String(url).ToStringOutput(), err
 }
 
-// annotations keep ingress-nginx from cutting a generation after 60 s, refusing an image over 1 MB, and holding a stream back;
-// other controllers ignore them.
+// annotations keep ingress-nginx from cutting a generation after 60 s, refusing an image over 1 MB, and holding a
+// stream back; other controllers ignore them.
 func (i Ingress) annotations(bodyMiB int) pulumi.StringMap {
 	annotations := pulumi.StringMap{
 		"nginx.ingress.kubernetes.io/proxy-read-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),

@@ -19,7 +19,8 @@ type haproxyBackend struct {
 	HalfUnderWay, MostUnderWay int
 }
 
-// haproxyConfig renders haproxy.cfg; hosts are the pools' hosts, in their order, and fronts the host of the front's own pods.
+// haproxyConfig renders haproxy.cfg; hosts are the pools' hosts, in their order, and fronts the host of the front's own
+// pods.
 func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, error) {
 	var backends []haproxyBackend
 	for i, pool := range a.Pools {
@@ -41,9 +42,11 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 	}
 	values := map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
-		"NobodyPort": portNobody, "MaxSeconds": a.MaxSeconds, "SilenceSeconds": a.silenceSeconds(), "HopSeconds": a.silenceSeconds() + hopSeconds,
+		"NobodyPort": portNobody, "MaxSeconds": a.MaxSeconds, "SilenceSeconds": a.silenceSeconds(),
+		"HopSeconds":   a.silenceSeconds() + hopSeconds,
 		"QueueSeconds": queueSeconds, "LookSeconds": lookSeconds,
-		"BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10, "BodiesBytes": a.bodiesMiB() << 20, "LuaMiB": a.luaMiB(),
+		"BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10, "BodiesBytes": a.bodiesMiB() << 20,
+		"LuaMiB":  a.luaMiB(),
 		"Threads": frontThreads, "Connections": connections,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
 		"Catalog":  haproxyBackend{Host: a.fullName(hosts[catalog]), MaxPods: a.Pools[catalog].Replicas.Most()},
@@ -60,7 +63,9 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 		values["MaxFronts"] = a.Replicas + 1 // one more while a rollout goes on
 	}
 	if a.OIDC != nil {
-		values["OIDC"] = map[string]any{"Port": portOAuth2Proxy, "SignedInPort": portSignedIn, "Groups": a.OIDC.groups(), "Login": a.OIDC.ClientSecret != ""}
+		values["OIDC"] = map[string]any{
+			"Port": portOAuth2Proxy, "SignedInPort": portSignedIn, "Groups": a.OIDC.groups(), "Login": a.OIDC.ClientSecret != "",
+		}
 	}
 	return render("haproxy.cfg.tmpl", values)
 }
@@ -68,8 +73,8 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 // fullName of a host: HAProxy resolves no other.
 func (a *AuthFrontArgs) fullName(host string) string { return host + "." + a.ClusterDomain }
 
-// modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a name without a tag
-// as name:latest, and the other way round.
+// modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a
+// name without a tag as name:latest, and the other way round.
 func (a *AuthFrontArgs) modelsMap() string {
 	return a.modelLines(func(pool *Pool, model Model) []string {
 		name := pool.Name + "/" + model.Name

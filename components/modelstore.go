@@ -14,7 +14,8 @@ type StoredModel struct {
 	Name string
 	// Modelfile is the text from which `ollama create` makes the model; empty for a model that is pulled.
 	Modelfile string
-	// Digest of the manifest that must be pulled, sha256:…; the writer fails on another. Default: whatever the registry has.
+	// Digest of the manifest that must be pulled, sha256:…; the writer fails on another. Default: whatever the registry
+	// has.
 	Digest string
 }
 
@@ -37,24 +38,29 @@ type ModelStoreArgs struct {
 	Registry string
 	// Insecure says that Registry speaks plain HTTP. Default: false.
 	Insecure bool
-	// KeySecret is a Secret whose key id_ed25519 is the identity that a private registry knows. Default: a new identity each time.
+	// KeySecret is a Secret whose key id_ed25519 is the identity that a private registry knows. Default: a new identity
+	// each time.
 	KeySecret string
-	// CABundle is a ConfigMap whose keys are PEM files of certificate authorities to trust besides the system's. Default: none.
+	// CABundle is a ConfigMap whose keys are PEM files of certificate authorities to trust besides the system's. Default:
+	// none.
 	CABundle string
 	// Proxy to reach the registries through. Default: none.
 	Proxy *Proxy
 	// ClusterDomain is the cluster's DNS domain, never reached through the proxy. Default: cluster.local.
 	ClusterDomain string
-	// Prune removes models that the writer pulled and that are not listed any more, never those that were created. Default: false.
+	// Prune removes models that the writer pulled and that are not listed any more, never those that were created.
+	// Default: false.
 	Prune bool
-	// CheckSchedule is when registries are asked whether they have another model than the listed digests, in cron's five fields. What differs
-	// is downloaded beside what serves, which stays as it is, and the Job of that time fails and says so. Default: never.
+	// CheckSchedule is when registries are asked whether they have another model than the listed digests, in cron's five
+	// fields. What differs is downloaded beside what serves, which stays as it is, and the Job of that time fails and says
+	// so. Default: never.
 	CheckSchedule string
 	// PerReplica gives each server pod a claim of its own instead, filled by that pod before it serves. Default: false.
 	PerReplica bool
 	// Placement of the writer. With ReadWriteOnce it should be the servers', so that they meet. Default: any node.
 	Placement Placement
-	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and AccessMode.
+	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and
+	// AccessMode.
 	ExistingClaim string
 	// Size of the claim. Default: 100Gi.
 	Size string
@@ -66,8 +72,8 @@ type ModelStoreArgs struct {
 	Protect bool
 }
 
-// ModelStore is the claim that holds the models and the one Job that writes to it. Servers only read: Ollama's start-up pruning, racing
-// pulls and non-atomic manifests make a second writer unsafe.
+// ModelStore is the claim that holds the models and the one Job that writes to it. Servers only read: Ollama's start-up
+// pruning, racing pulls and non-atomic manifests make a second writer unsafe.
 type ModelStore struct {
 	pulumi.ResourceState
 
@@ -84,10 +90,12 @@ func (a ModelStoreArgs) withDefaults() *ModelStoreArgs {
 	return &a
 }
 
-// NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model that fails fails
-// the update; the Job's message names it. The Job is named by a hash of what it does: a changed model list makes a new Job, an
-// unchanged one makes none.
-func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts ...pulumi.ResourceOption) (*ModelStore, error) {
+// NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model
+// that fails fails the update; the Job's message names it. The Job is named by a hash of what it does: a changed model
+// list makes a new Job, an unchanged one makes none.
+func NewModelStore(
+	ctx *pulumi.Context, name string, args *ModelStoreArgs, opts ...pulumi.ResourceOption,
+) (*ModelStore, error) {
 	a := args.withDefaults()
 	if len(a.Models) == 0 {
 		return nil, fmt.Errorf("ModelStore %s: models is empty: list at least one model", name)
@@ -137,13 +145,17 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
 }
 
-func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {
+func (a *ModelStoreArgs) claim(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
 	if a.ExistingClaim != "" {
 		return pulumi.String(a.ExistingClaim).ToStringOutput(), nil
 	}
 	metadata := named(a.Namespace, roleWriter, name, name)
 	metadata.Annotations = skipAwait() // a WaitForFirstConsumer class binds only once the writer's pod is there
-	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{Metadata: metadata, Spec: a.claimSpec(a.AccessMode)},
+	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{
+		Metadata: metadata, Spec: a.claimSpec(a.AccessMode),
+	},
 		append([]pulumi.ResourceOption{pulumi.Protect(a.Protect)}, opts...)...)
 	if err != nil {
 		return pulumi.StringOutput{}, err

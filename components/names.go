@@ -13,7 +13,8 @@ import (
 
 // All names that two objects must agree on stand here, once.
 
-// A role is the app.kubernetes.io/component label of a pod: Services, NetworkPolicies and PodDisruptionBudgets select by it.
+// A role is the app.kubernetes.io/component label of a pod: Services, NetworkPolicies and PodDisruptionBudgets select
+// by it.
 type role string
 
 const (
@@ -33,12 +34,13 @@ const (
 	portQueue       = 8082  // where one front takes what the others hand on
 	portOAuth2Proxy = 4180  // its own default, on the pod's loopback only
 	portMetrics     = 8404  // HAProxy's conventional exporter port
-	portNobody      = 9     // on the pod's loopback, where nobody listens: a privileged port, and HAProxy runs as a plain user
-	portPrometheus  = 9090
-	portExporter    = 7979 // json_exporter's own default
-	portDCGM        = 9400 // dcgm-exporter's own default
-	portService     = 80   // the port that users see
-	portServiceTLS  = 443
+	// on the pod's loopback, where nobody listens: a privileged port, and HAProxy runs as a plain user
+	portNobody     = 9
+	portPrometheus = 9090
+	portExporter   = 7979 // json_exporter's own default
+	portDCGM       = 9400 // dcgm-exporter's own default
+	portService    = 80   // the port that users see
+	portServiceTLS = 443
 
 	portNameHTTP    = "http"
 	portNameMetrics = "metrics"
@@ -71,15 +73,19 @@ func labels(r role, instance string) pulumi.StringMap {
 	return all
 }
 
-// named is the metadata of an object whose name is a contract (others refer to it, or a person types it), with more labels.
-func named(namespace pulumi.StringInput, r role, instance, name string, more ...pulumi.StringMap) *metav1.ObjectMetaArgs {
+// named is the metadata of an object whose name is a contract (others refer to it, or a person types it), with more
+// labels.
+func named(
+	namespace pulumi.StringInput, r role, instance, name string, more ...pulumi.StringMap,
+) *metav1.ObjectMetaArgs {
 	metadata := autonamed(namespace, r, instance, more...)
 	metadata.Name = pulumi.String(name)
 	return metadata
 }
 
-// autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the pods that mount
-// it roll because its name changed, and the former object goes after them. A ConfigMap must say that it is immutable; others are updated in place.
+// autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the
+// pods that mount it roll because its name changed, and the former object goes after them. A ConfigMap must say that it
+// is immutable; others are updated in place.
 func autonamed(namespace pulumi.StringInput, r role, instance string, more ...pulumi.StringMap) *metav1.ObjectMetaArgs {
 	all := labels(r, instance)
 	for _, some := range more {
@@ -98,8 +104,8 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(sum.Sum(nil))[:10]
 }
 
-// fileKey turns a model name such as hf.co/org/model:tag into a ConfigMap key, which may hold only [-._a-zA-Z0-9]. The digest keeps
-// two names apart that differ only in the replaced characters.
+// fileKey turns a model name such as hf.co/org/model:tag into a ConfigMap key, which may hold only [-._a-zA-Z0-9]. The
+// digest keeps two names apart that differ only in the replaced characters.
 func fileKey(model string) string {
 	safe := strings.Map(func(r rune) rune {
 		switch {
@@ -114,7 +120,8 @@ func fileKey(model string) string {
 // headlessSuffix ends the name of the Service that resolves to each pod.
 const headlessSuffix = "-pods"
 
-// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy allows no slash.
+// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy
+// allows no slash.
 func backendName(pool, model string) string {
 	return "model:" + pool + ":" + metricModel(model)
 }
@@ -127,7 +134,8 @@ func metricModel(model string) string {
 // renaming is a step of relabelling.
 type renaming struct{ Regex, Replacement string }
 
-// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step replaces one.
+// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step
+// replaces one.
 func metricRenamings() []renaming {
 	slash := renaming{"([^/]*)/(.*)", "${1}_$2"}
 	return []renaming{{"(.+):latest", "$1"}, slash, slash, slash}

@@ -13,7 +13,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// NodeClass is the object of Karpenter's cloud provider that says how nodes are set up, e.g. karpenter.k8s.aws, EC2NodeClass, default.
+// NodeClass is the object of Karpenter's cloud provider that says how nodes are set up, e.g. karpenter.k8s.aws,
+// EC2NodeClass, default.
 type NodeClass struct{ Group, Kind, Name string }
 
 // NodeRequirement is what a node's label must be, in Karpenter's words.
@@ -37,7 +38,8 @@ type NodesArgs struct {
 	Pools []Pool
 	// NodeClass of the nodes that Karpenter makes.
 	NodeClass NodeClass
-	// ClusterQueue of Kueue, whose quota the pools' queues use: each of them gets a LocalQueue. Default: the queues are there already.
+	// ClusterQueue of Kueue, whose quota the pools' queues use: each of them gets a LocalQueue. Default: the queues are
+	// there already.
 	ClusterQueue string
 }
 
@@ -60,24 +62,26 @@ const (
 	instanceType = "node.kubernetes.io/instance-type"
 	// capacityType is spot, on-demand or reserved.
 	capacityType = "karpenter.sh/capacity-type"
-	// nodeIdle is how long a node stays without pods. Pods that end do not count as such: a shorter time would take the node away that a pool's
-	// next pod is waiting for. Most drains end within minutes; one that lasts longer costs a new node, not an answer. The time also spares a pool
-	// that grows again soon the start of a node and the pull of the image.
+	// nodeIdle is how long a node stays without pods. Pods that end do not count as such: a shorter time would take the
+	// node away that a pool's next pod is waiting for. Most drains end within minutes; one that lasts longer costs a new
+	// node, not an answer. The time also spares a pool that grows again soon the start of a node and the pull of the
+	// image.
 	nodeIdle = "20m"
 )
 
-// ChoosesInstances tells whether a label chooses among the cloud's instances: their type, or a label of the cloud provider's own, such as
-// karpenter.k8s.aws/instance-gpu-name.
+// ChoosesInstances tells whether a label chooses among the cloud's instances: their type, or a label of the cloud
+// provider's own, such as karpenter.k8s.aws/instance-gpu-name.
 func (c NodeClass) ChoosesInstances(label string) bool {
 	domain, _, _ := strings.Cut(label, "/")
 	return label == instanceType || domain == c.Group
 }
 
-// describesGPUs tells whether the cloud provider labels instances with their GPUs' vendor, number and memory, as AWS' does.
+// describesGPUs tells whether the cloud provider labels instances with their GPUs' vendor, number and memory, as AWS'
+// does.
 func (c NodeClass) describesGPUs() bool { return c.Group == "karpenter.k8s.aws" }
 
-// Decided tells whether Karpenter can find out which instances have the pool's GPUs. It knows instances by the cloud provider's labels only; those of
-// a GPU's own labeller come when the node is there and paid for.
+// Decided tells whether Karpenter can find out which instances have the pool's GPUs. It knows instances by the cloud
+// provider's labels only; those of a GPU's own labeller come when the node is there and paid for.
 func (p Pool) Decided(class NodeClass) bool {
 	for _, r := range p.stated() {
 		if class.ChoosesInstances(r.Key) {
@@ -98,7 +102,9 @@ func NewNodes(ctx *pulumi.Context, name string, args *NodesArgs, opts ...pulumi.
 			return nil, fmt.Errorf("Nodes %s: pool %s has no whole GPUs: Karpenter knows no others", name, pool.Name)
 		}
 		if !pool.Decided(a.NodeClass) {
-			return nil, fmt.Errorf("Nodes %s: pool %s: no requirement names instances: add one on %s", name, pool.Name, instanceType)
+			return nil, fmt.Errorf(
+				"Nodes %s: pool %s: no requirement names instances: add one on %s", name, pool.Name, instanceType,
+			)
 		}
 	}
 
@@ -140,7 +146,9 @@ func (a *NodesArgs) queues() (names []string) {
 	return names
 }
 
-func (a *NodesArgs) nodePool(ctx *pulumi.Context, name string, pool Pool, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {
+func (a *NodesArgs) nodePool(
+	ctx *pulumi.Context, name string, pool Pool, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
 	limits := pulumi.Map{pool.GPU.Resource(): pulumi.Int(pool.GPU.Count * pool.Replicas.Most())}
 	for resource, limit := range pool.Karpenter.Limits {
 		limits[resource] = pulumi.Int(limit)
@@ -162,12 +170,14 @@ func (a *NodesArgs) nodePool(ctx *pulumi.Context, name string, pool Pool, opts .
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
 			"template": pulumi.Map{"spec": pulumi.Map{
 				"nodeClassRef": pulumi.Map{
-					"group": pulumi.String(a.NodeClass.Group), "kind": pulumi.String(a.NodeClass.Kind), "name": pulumi.String(a.NodeClass.Name),
+					"group": pulumi.String(a.NodeClass.Group), "kind": pulumi.String(a.NodeClass.Kind),
+					"name": pulumi.String(a.NodeClass.Name),
 				},
 				"requirements": requirements,
 				// Keeps other pods off; the pool's own tolerate it, and choose the NodePool by its label.
 				"taints": pulumi.Array{pulumi.Map{"key": pulumi.String(pool.GPU.taint()), "effect": pulumi.String("NoSchedule")}},
-				// Expiry ends a node before another is there. A new image of the node class replaces nodes as well, each after its replacement.
+				// Expiry ends a node before another is there. A new image of the node class replaces nodes as well, each after its
+				// replacement.
 				"expireAfter": pulumi.String("Never"),
 			}},
 			"disruption": pulumi.Map{
@@ -177,15 +187,19 @@ func (a *NodesArgs) nodePool(ctx *pulumi.Context, name string, pool Pool, opts .
 			},
 			"limits": limits,
 		}},
-	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Delete: seconds(2 * startSeconds)})}, opts...)...) // its nodes drain and go first
+		// its nodes drain and go first
+	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
+		Delete: seconds(2 * startSeconds),
+	})}, opts...)...)
 	if err != nil {
 		return pulumi.StringOutput{}, err
 	}
 	return made.Metadata.Name().Elem(), nil
 }
 
-// stated are the requirements that people made: of the pool's nodes, by selector and GPU, and of Karpenter. Karpenter puts labels that it does not know on the
-// nodes, so that the pods' own selectors find them before any labeller has run.
+// stated are the requirements that people made: of the pool's nodes, by selector and GPU, and of Karpenter. Karpenter
+// puts labels that it does not know on the nodes, so that the pods' own selectors find them before any labeller has
+// run.
 func (p Pool) stated() (all []NodeRequirement) {
 	for label, value := range p.NodeSelector {
 		all = append(all, NodeRequirement{label, "In", []string{value}})
@@ -211,24 +225,29 @@ func (p Pool) requirements(class NodeClass) []NodeRequirement {
 	if gpu := p.GPU; !instances && class.describesGPUs() {
 		label := class.Group + "/instance-gpu-"
 		all = append(all, NodeRequirement{label + "manufacturer", "In", []string{string(gpu.vendor())}},
-			NodeRequirement{label + "count", "Gt", []string{strconv.Itoa(gpu.Count - 1)}}) // the writer may come first, and asks for none
+			// the writer may come first, and asks for none
+			NodeRequirement{label + "count", "Gt", []string{strconv.Itoa(gpu.Count - 1)}})
 		if gpu.MinMiB > 0 {
 			all = append(all, NodeRequirement{label + "memory", "Gt", []string{strconv.Itoa(gpu.MinMiB - 1)}})
 		}
 	}
 	if !capacity {
-		all = append(all, NodeRequirement{capacityType, "NotIn", []string{"spot"}}) // Karpenter prefers it; it ends within minutes, a long answer does not
+		// Karpenter prefers it; it ends within minutes, a long answer does not
+		all = append(all, NodeRequirement{capacityType, "NotIn", []string{"spot"}})
 	}
 	return all
 }
 
-func (a *NodesArgs) localQueue(ctx *pulumi.Context, name, queue string, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {
+func (a *NodesArgs) localQueue(
+	ctx *pulumi.Context, name, queue string, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
 	made, err := apiextensions.NewCustomResource(ctx, name+"-queue-"+queue, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("kueue.x-k8s.io/v1beta2"), Kind: pulumi.String("LocalQueue"),
 		Metadata:    named(a.Namespace, roleServer, name, queue),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{"clusterQueue": pulumi.String(a.ClusterQueue)}},
 	}, append([]pulumi.ResourceOption{
-		pulumi.ReplaceOnChanges([]string{"spec.clusterQueue"}), pulumi.DeleteBeforeReplace(true), // Kueue lets nobody change it
+		// Kueue lets nobody change it
+		pulumi.ReplaceOnChanges([]string{"spec.clusterQueue"}), pulumi.DeleteBeforeReplace(true),
 	}, opts...)...)
 	if err != nil {
 		return pulumi.StringOutput{}, err

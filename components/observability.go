@@ -12,8 +12,9 @@ type PrometheusMode string
 
 // Prometheus modes.
 const (
-	PrometheusBundled  PrometheusMode = "bundled"  // a small Prometheus of our own
-	PrometheusOperator PrometheusMode = "operator" // a PodMonitor and a PrometheusRule for an operator that is there already
+	PrometheusBundled PrometheusMode = "bundled" // a small Prometheus of our own
+	// a PodMonitor and a PrometheusRule for an operator that is there already
+	PrometheusOperator PrometheusMode = "operator"
 )
 
 // ObservabilityArgs says who scrapes the stack and evaluates the rules.
@@ -23,17 +24,21 @@ type ObservabilityArgs struct {
 	Mode PrometheusMode
 	// Image of the bundled Prometheus, and of json_exporter.
 	Image, ExporterImage string
-	// RetentionDays is how long the bundled Prometheus keeps what it measured. Default: 2, enough to look back over a weekend's incident.
+	// RetentionDays is how long the bundled Prometheus keeps what it measured. Default: 2, enough to look back over a
+	// weekend's incident.
 	RetentionDays int
-	// Storage is the size of the bundled Prometheus' claim, such as 20Gi, and StorageClass its class. Default: none, and a new pod begins anew.
+	// Storage is the size of the bundled Prometheus' claim, such as 20Gi, and StorageClass its class. Default: none, and a
+	// new pod begins anew.
 	Storage, StorageClass string
-	// ReleaseLabel is the value of the label "release" by which an operator selects its monitors and rules. Default: no label.
+	// ReleaseLabel is the value of the label "release" by which an operator selects its monitors and rules. Default: no
+	// label.
 	ReleaseLabel string
 	// Annotations of the monitors, the rules and the dashboard, such as the folder that Grafana's sidecar puts it in.
 	Annotations map[string]string
 	// ServerURL is where the operator's Prometheus answers queries; autoscaling asks there. Unused when bundled.
 	ServerURL string
-	// MetricsHost and MetricsPort are the front's exporter: a name that resolves to every front pod, without the cluster's domain.
+	// MetricsHost and MetricsPort are the front's exporter: a name that resolves to every front pod, without the cluster's
+	// domain.
 	MetricsHost pulumi.StringInput
 	MetricsPort int
 	// Pools to ask for their numbers.
@@ -44,7 +49,8 @@ type ObservabilityArgs struct {
 	DCGM DCGMSource
 	// DCGMNamespace is where the existing exporter runs. Default: gpu-operator.
 	DCGMNamespace string
-	// DCGMImage is dcgm-exporter's, and DCGMRuntimeClass the RuntimeClass that shows it the GPUs. Default: the cluster's default runtime.
+	// DCGMImage is dcgm-exporter's, and DCGMRuntimeClass the RuntimeClass that shows it the GPUs. Default: the cluster's
+	// default runtime.
 	DCGMImage, DCGMRuntimeClass string
 }
 
@@ -65,10 +71,14 @@ func (a ObservabilityArgs) withDefaults() *ObservabilityArgs {
 }
 
 // NewObservability makes the scrape, the recording rules and the dashboard.
-func NewObservability(ctx *pulumi.Context, name string, args *ObservabilityArgs, opts ...pulumi.ResourceOption) (*Observability, error) {
+func NewObservability(
+	ctx *pulumi.Context, name string, args *ObservabilityArgs, opts ...pulumi.ResourceOption,
+) (*Observability, error) {
 	a := args.withDefaults()
 	if a.Mode != PrometheusBundled && a.Mode != PrometheusOperator {
-		return nil, fmt.Errorf("Observability %s: mode is %q: use %s or %s", name, a.Mode, PrometheusBundled, PrometheusOperator)
+		return nil, fmt.Errorf(
+			"Observability %s: mode is %q: use %s or %s", name, a.Mode, PrometheusBundled, PrometheusOperator,
+		)
 	}
 
 	observability := &Observability{}

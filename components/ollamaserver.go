@@ -40,8 +40,8 @@ type OllamaServerArgs struct {
 	DrainSeconds int
 }
 
-// OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people and tools inside the namespace, and a headless Service from which the front
-// learns each pod's address.
+// OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people
+// and tools inside the namespace, and a headless Service from which the front learns each pod's address.
 type OllamaServer struct {
 	pulumi.ResourceState
 
@@ -77,25 +77,32 @@ func (a OllamaServerArgs) withDefaults() *OllamaServerArgs {
 }
 
 // NewOllamaServer makes the pool's objects and waits for its rollout.
-func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption) (*OllamaServer, error) {
+func NewOllamaServer(
+	ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption,
+) (*OllamaServer, error) {
 	a := args.withDefaults()
 	if err := a.Placement.GPU.validate(); err != nil {
 		return nil, fmt.Errorf("OllamaServer %s: %w", name, err)
 	}
 	if !a.Store.Shared && a.Replicas.Max > 1 {
-		return nil, fmt.Errorf("OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas.Max, ReadWriteMany)
+		return nil, fmt.Errorf(
+			"OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas.Max,
+			ReadWriteMany,
+		)
 	}
 
 	server := &OllamaServer{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:OllamaServer", name, pulumi.Map{
-		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.Placement.GPU.Count), "parallel": pulumi.Int(a.Parallel),
+		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.Placement.GPU.Count),
+		"parallel": pulumi.Int(a.Parallel),
 	}, server, opts...); err != nil {
 		return nil, err
 	}
 	parent := pulumi.Parent(server)
 
 	rules := allow{
-		// Only the front may ask, and the metrics what is loaded. A server asks nobody: nothing is pulled here, nothing is sent home.
+		// Only the front may ask, and the metrics what is loaded. A server asks nobody: nothing is pulled here, nothing is
+		// sent home.
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
 			From: podsOf(roleFront, rolePrometheus, roleExporter), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
 		}},
@@ -122,7 +129,9 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 }
 
 // workload makes the Deployment, or the StatefulSet where each pod has a store of its own.
-func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
+func (a *OllamaServerArgs) workload(
+	ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption,
+) error {
 	const script = "drain.sh"
 	scripts, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
 		Metadata: autonamed(a.Namespace, roleServer, name), Immutable: pulumi.Bool(true),
@@ -254,9 +263,11 @@ func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
 	if a.Replicas.Surge > 0 {
 		unavailable = 0
 	}
-	return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
-		MaxSurge: pulumi.Int(a.Replicas.Surge), MaxUnavailable: pulumi.Int(unavailable),
-	}}
+	return &appsv1.DeploymentStrategyArgs{
+		Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
+			MaxSurge: pulumi.Int(a.Replicas.Surge), MaxUnavailable: pulumi.Int(unavailable),
+		},
+	}
 }
 
 // ollamaContainer runs the server; drain is the script that holds a deleted pod until its answers are done.
@@ -293,19 +304,27 @@ func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 		Env:     vars,
 		Ports:   corev1.ContainerPortArray{containerPort(portNameHTTP, portOllama)},
 		// A start takes a second or two; 60 x 5 s leave room for a GPU that is slow to wake.
-		StartupProbe:    httpProbe(portNameHTTP, "/api/version", 5, 60),
-		ReadinessProbe:  httpProbe(portNameHTTP, "/api/version", 5, 3),
-		LivenessProbe:   httpProbe(portNameHTTP, "/api/version", 20, 6), // 2 min: a busy server answers late, a dead one never
-		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(a.DrainSeconds)})}}},
+		StartupProbe:   httpProbe(portNameHTTP, "/api/version", 5, 60),
+		ReadinessProbe: httpProbe(portNameHTTP, "/api/version", 5, 3),
+		// 2 min: a busy server answers late, a dead one never
+		LivenessProbe: httpProbe(portNameHTTP, "/api/version", 20, 6),
+		Lifecycle: &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{
+			Command: pulumi.ToStringArray([]string{
+				"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(a.DrainSeconds),
+			}),
+		}}},
 		Resources:       &corev1.ResourceRequirementsArgs{Requests: requested, Limits: limits},
 		SecurityContext: restrictedContainer(),
 		VolumeMounts: corev1.VolumeMountArray{
-			mount(StoreVolume, StorePath, true), mount(HomeVolume, "/home/ollama", false), mount("tmp", "/tmp", false), mount("scripts", "/etc/ollama-k8s", true),
+			mount(StoreVolume, StorePath, true), mount(HomeVolume, "/home/ollama", false), mount("tmp", "/tmp", false),
+			mount("scripts", "/etc/ollama-k8s", true),
 		},
 	}
 }
 
-func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
+func (a *OllamaServerArgs) services(
+	ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption,
+) error {
 	service := func(suffix string, spec *corev1.ServiceSpecArgs) (*corev1.Service, error) {
 		metadata := named(a.Namespace, roleServer, name, name+suffix)
 		metadata.Annotations = skipAwait() // the Deployment's rollout tells; its pods may wait hours for the store

@@ -11,7 +11,8 @@ import (
 
 func TestEveryOutputHasAName(t *testing.T) {
 	for _, component := range []any{
-		components.ModelStore{}, components.OllamaServer{}, components.AuthFront{}, components.Observability{}, components.Nodes{},
+		components.ModelStore{}, components.OllamaServer{}, components.AuthFront{}, components.Observability{},
+		components.Nodes{},
 	} {
 		kind := reflect.TypeOf(component)
 		for i := range kind.NumField() {

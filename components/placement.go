@@ -28,9 +28,11 @@ type GPU struct {
 	Vendor GPUVendor
 	// MIG is a profile such as 1g.10gb: the pod gets such a slice instead of a whole GPU. Default: none.
 	MIG string
-	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes only. Default: any.
+	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes
+	// only. Default: any.
 	Product string
-	// MinMiB is the least memory of a GPU. NVIDIA's node label tells; nodes that carry no such label are taken to have it. Default: any.
+	// MinMiB is the least memory of a GPU. NVIDIA's node label tells; nodes that carry no such label are taken to have it.
+	// Default: any.
 	MinMiB int
 }
 
@@ -146,7 +148,9 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	}
 	var terms corev1.NodeSelectorTermArray // one of them must hold, with all that it lists
 	term := func(requirements ...corev1.NodeSelectorRequirementInput) {
-		terms = append(terms, &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray(requirements)})
+		terms = append(terms, &corev1.NodeSelectorTermArgs{
+			MatchExpressions: corev1.NodeSelectorRequirementArray(requirements),
+		})
 	}
 	const memory = "nvidia.com/gpu.memory"
 	var product []corev1.NodeSelectorRequirementInput
@@ -164,14 +168,21 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	if g.Count == 0 {
 		return nil
 	}
-	// The writer asks for no GPU, and must still start where the pool's pod can follow it: on a volume that is bound to the node.
+	// The writer asks for no GPU, and must still start where the pool's pod can follow it: on a volume that is bound to
+	// the node.
 	present := "nvidia.com/gpu.present"
 	if g.vendor() == AMD {
 		present = "feature.node.kubernetes.io/amd-gpu"
 	}
-	affinity := &corev1.NodeAffinityArgs{PreferredDuringSchedulingIgnoredDuringExecution: corev1.PreferredSchedulingTermArray{&corev1.PreferredSchedulingTermArgs{
-		Weight: pulumi.Int(100), Preference: &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray{requirement(present, "Exists")}},
-	}}}
+	preferred := &corev1.PreferredSchedulingTermArgs{
+		Weight: pulumi.Int(100),
+		Preference: &corev1.NodeSelectorTermArgs{
+			MatchExpressions: corev1.NodeSelectorRequirementArray{requirement(present, "Exists")},
+		},
+	}
+	affinity := &corev1.NodeAffinityArgs{
+		PreferredDuringSchedulingIgnoredDuringExecution: corev1.PreferredSchedulingTermArray{preferred},
+	}
 	if len(terms) > 0 {
 		affinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelectorArgs{NodeSelectorTerms: terms}
 	}
@@ -181,13 +192,15 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 // storeLabel is on the pods that mount a ReadWriteOnce claim, so that they can be kept on one node.
 const storeLabel = "ollama-k8s/store"
 
-// together keeps all pods of a store on one node, where its volume is. The first of them may go anywhere: Kubernetes lets a pod pass that
-// would wait for itself.
+// together keeps all pods of a store on one node, where its volume is. The first of them may go anywhere: Kubernetes
+// lets a pod pass that would wait for itself.
 func together(store string) *corev1.PodAffinityArgs {
-	return &corev1.PodAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: corev1.PodAffinityTermArray{&corev1.PodAffinityTermArgs{
-		LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{storeLabel: pulumi.String(store)}},
-		TopologyKey:   pulumi.String("kubernetes.io/hostname"),
-	}}}
+	return &corev1.PodAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: corev1.PodAffinityTermArray{
+		&corev1.PodAffinityTermArgs{
+			LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{storeLabel: pulumi.String(store)}},
+			TopologyKey:   pulumi.String("kubernetes.io/hostname"),
+		},
+	}}
 }
 
 // spread asks for the pods of an instance on different nodes and zones, as far as that goes.

@@ -54,7 +54,8 @@ type Model struct {
 	Digest string
 	// Slots is the number of requests for the model that one pod answers at a time.
 	Slots int
-	// Context in tokens: a request may name that one and no other, which would load the model anew for everybody. Default: unknown.
+	// Context in tokens: a request may name that one and no other, which would load the model anew for everybody. Default:
+	// unknown.
 	Context int
 	// Queue is the model whose slots and queue this one shares: Ollama loads the same weights once. Default: its own.
 	Queue string

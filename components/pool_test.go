@@ -12,7 +12,9 @@ func TestTheFrontKnowsThePodsThatAnUpdateStartsFirst(t *testing.T) {
 	args.Pools[0].Replicas.Surge = 1
 	config, err := args.haproxyConfig([]string{"ollama-chat-pods.ollama.svc", "ollama-embed-pods.ollama.svc"}, "")
 	require.NoError(t, err)
-	assert.Contains(t, config, "server-template pod 5 ollama-chat-pods.ollama.svc", "4 and one that comes before another goes")
+	assert.Contains(
+		t, config, "server-template pod 5 ollama-chat-pods.ollama.svc", "4 and one that comes before another goes",
+	)
 	assert.NotContains(t, config, "server-template pod 4 ")
 	assert.Contains(t, config, "server-template pod 1 ollama-embed-pods.ollama.svc")
 }

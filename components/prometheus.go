@@ -12,7 +12,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// The bundled Prometheus, and json_exporter beside it on the pod's loopback: whoever reached it could have it fetch any address.
+// The bundled Prometheus, and json_exporter beside it on the pod's loopback: whoever reached it could have it fetch any
+// address.
 
 // serverJobs are what is asked of each server, through json_exporter.
 var serverJobs = []struct{ Module, Path, Interval, Comment string }{
@@ -21,7 +22,8 @@ var serverJobs = []struct{ Module, Path, Interval, Comment string }{
 }
 
 func (a *ObservabilityArgs) bundled(
-	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, observability *Observability, opts ...pulumi.ResourceOption,
+	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, observability *Observability,
+	opts ...pulumi.ResourceOption,
 ) error {
 	config, err := a.prometheusConfigMap(ctx, name, dcgmHost, opts...)
 	if err != nil {
@@ -77,7 +79,9 @@ func (a *ObservabilityArgs) prometheusConfigMap(
 	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
 	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
-		Data:     pulumi.StringMap{"prometheus.yml": config, "rules.yml": pulumi.String(file("rules.yml")), "stack.yml": rules},
+		Data: pulumi.StringMap{
+			"prometheus.yml": config, "rules.yml": pulumi.String(file("rules.yml")), "stack.yml": rules,
+		},
 	}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err
@@ -110,14 +114,16 @@ func (a *ObservabilityArgs) dataVolume(
 }
 
 func (a *ObservabilityArgs) prometheusDeployment(
-	ctx *pulumi.Context, name string, account pulumi.StringInput, volumes corev1.VolumeArray, opts ...pulumi.ResourceOption,
+	ctx *pulumi.Context, name string, account pulumi.StringInput, volumes corev1.VolumeArray,
+	opts ...pulumi.ResourceOption,
 ) error {
 	_, err := appsv1.NewDeployment(ctx, name+"-prometheus", &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
 		Spec: &appsv1.DeploymentSpecArgs{
 			Replicas: pulumi.Int(1),
-			// A second pod could not have the volume. Without one it is so, too: a Deployment that has ever rolled cannot be given
-			// this strategy by server-side apply, for the API server's own rollingUpdate stays in it, and storage can be added later.
+			// A second pod could not have the volume. Without one it is so, too: a Deployment that has ever rolled cannot be
+			// given this strategy by server-side apply, for the API server's own rollingUpdate stays in it, and storage can be
+			// added later.
 			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")},
 			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(rolePrometheus, name)},
 			Template: podTemplate(labels(rolePrometheus, name), &corev1.PodSpecArgs{
@@ -153,7 +159,8 @@ func (a *ObservabilityArgs) prometheusTraffic() allow {
 		}},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{
 			dns(), to(podsOf(roleFront), a.MetricsPort), to(podsOf(roleServer), portOllama),
-			// Kubernetes' API has no pods that a policy could select; after the Service's address is translated its port is 443 or 6443.
+			// Kubernetes' API has no pods that a policy could select; after the Service's address is translated its port is 443
+			// or 6443.
 			to(nil, 443, 6443),
 		},
 	}
@@ -172,8 +179,9 @@ func (a *ObservabilityArgs) prometheusConfig(namespace, front, dcgm string, host
 	}
 	values := map[string]any{
 		"Namespace": namespace, "Host": front, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath,
-		"Pools": pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama, "ExporterPort": portExporter,
-		"DCGMHost": dcgm, "DCGMPort": portDCGM, "DCGMNamespace": "",
+		"Pools": pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama,
+		"ExporterPort": portExporter,
+		"DCGMHost":     dcgm, "DCGMPort": portDCGM, "DCGMNamespace": "",
 	}
 	if a.DCGM == DCGMExisting {
 		values["DCGMNamespace"] = a.DCGMNamespace
@@ -182,9 +190,12 @@ func (a *ObservabilityArgs) prometheusConfig(namespace, front, dcgm string, host
 }
 
 // account may list this namespace's Jobs, and where the GPU operator's exporters are.
-func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringInput, error) {
+func (a *ObservabilityArgs) account(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringInput, error) {
 	account, err := corev1.NewServiceAccount(ctx, name+"-prometheus", &corev1.ServiceAccountArgs{
-		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"), AutomountServiceAccountToken: pulumi.Bool(false),
+		Metadata:                     named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
+		AutomountServiceAccountToken: pulumi.Bool(false),
 	}, opts...)
 	if err != nil {
 		return nil, err
@@ -193,7 +204,8 @@ func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pu
 		role, err := rbacv1.NewRole(ctx, resource, &rbacv1.RoleArgs{
 			Metadata: named(namespace, rolePrometheus, name, resource),
 			Rules: rbacv1.PolicyRuleArray{&rbacv1.PolicyRuleArgs{
-				ApiGroups: pulumi.ToStringArray([]string{group}), Resources: pulumi.ToStringArray([]string{kind}), Verbs: pulumi.ToStringArray(verbs),
+				ApiGroups: pulumi.ToStringArray([]string{group}), Resources: pulumi.ToStringArray([]string{kind}),
+				Verbs: pulumi.ToStringArray(verbs),
 			}},
 		}, opts...)
 		if err != nil {
@@ -201,8 +213,14 @@ func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pu
 		}
 		_, err = rbacv1.NewRoleBinding(ctx, resource, &rbacv1.RoleBindingArgs{
 			Metadata: named(namespace, rolePrometheus, name, resource),
-			RoleRef:  &rbacv1.RoleRefArgs{ApiGroup: pulumi.String("rbac.authorization.k8s.io"), Kind: pulumi.String("Role"), Name: role.Metadata.Name().Elem()},
-			Subjects: rbacv1.SubjectArray{&rbacv1.SubjectArgs{Kind: pulumi.String("ServiceAccount"), Name: account.Metadata.Name().Elem(), Namespace: account.Metadata.Namespace()}},
+			RoleRef: &rbacv1.RoleRefArgs{
+				ApiGroup: pulumi.String("rbac.authorization.k8s.io"), Kind: pulumi.String("Role"),
+				Name: role.Metadata.Name().Elem(),
+			},
+			Subjects: rbacv1.SubjectArray{&rbacv1.SubjectArgs{
+				Kind: pulumi.String("ServiceAccount"), Name: account.Metadata.Name().Elem(),
+				Namespace: account.Metadata.Namespace(),
+			}},
 		}, opts...)
 		return err
 	}
@@ -210,7 +228,9 @@ func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pu
 		return nil, err
 	}
 	if a.DCGM == DCGMExisting {
-		if err := grant(name+"-prometheus-dcgm", pulumi.String(a.DCGMNamespace), "", "pods", "get", "list", "watch"); err != nil {
+		if err := grant(
+			name+"-prometheus-dcgm", pulumi.String(a.DCGMNamespace), "", "pods", "get", "list", "watch",
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -223,12 +243,18 @@ func accountMount() *corev1.VolumeMountArgs { return mount("account", accountPat
 
 // accountVolume is what Kubernetes would mount into every container of the pod.
 func accountVolume() *corev1.VolumeArgs {
-	return &corev1.VolumeArgs{Name: pulumi.String("account"), Projected: &corev1.ProjectedVolumeSourceArgs{Sources: corev1.VolumeProjectionArray{
-		&corev1.VolumeProjectionArgs{ServiceAccountToken: &corev1.ServiceAccountTokenProjectionArgs{Path: pulumi.String("token")}},
-		&corev1.VolumeProjectionArgs{ConfigMap: &corev1.ConfigMapProjectionArgs{Name: pulumi.String("kube-root-ca.crt"), Items: corev1.KeyToPathArray{
-			&corev1.KeyToPathArgs{Key: pulumi.String("ca.crt"), Path: pulumi.String("ca.crt")},
-		}}},
-	}}}
+	return &corev1.VolumeArgs{Name: pulumi.String("account"), Projected: &corev1.ProjectedVolumeSourceArgs{
+		Sources: corev1.VolumeProjectionArray{
+			&corev1.VolumeProjectionArgs{ServiceAccountToken: &corev1.ServiceAccountTokenProjectionArgs{
+				Path: pulumi.String("token"),
+			}},
+			&corev1.VolumeProjectionArgs{ConfigMap: &corev1.ConfigMapProjectionArgs{
+				Name: pulumi.String("kube-root-ca.crt"), Items: corev1.KeyToPathArray{
+					&corev1.KeyToPathArgs{Key: pulumi.String("ca.crt"), Path: pulumi.String("ca.crt")},
+				},
+			}},
+		},
+	}}
 }
 
 func (a *ObservabilityArgs) prometheusContainer() *corev1.ContainerArgs {
@@ -258,9 +284,12 @@ func (a *ObservabilityArgs) prometheusContainer() *corev1.ContainerArgs {
 }
 
 // exporterConfigMap makes the ConfigMap of json_exporter, which reads it once.
-func (a *ObservabilityArgs) exporterConfigMap(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrInput, error) {
+func (a *ObservabilityArgs) exporterConfigMap(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrInput, error) {
 	config, err := corev1.NewConfigMap(ctx, name+"-exporter", &corev1.ConfigMapArgs{
-		Metadata: autonamed(a.Namespace, roleExporter, name), Data: pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
+		Metadata:  autonamed(a.Namespace, roleExporter, name),
+		Data:      pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
 		Immutable: pulumi.Bool(true),
 	}, opts...)
 	if err != nil {
@@ -274,7 +303,9 @@ func (a *ObservabilityArgs) exporterContainer(address string, mounts ...corev1.V
 	// The kubelet reaches no loopback, so the probe asks from inside, in either case.
 	alive := func(periodSeconds, failures int) *corev1.ProbeArgs {
 		return &corev1.ProbeArgs{
-			Exec:          &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"wget", "-q", "-O", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/metrics", portExporter)})},
+			Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{
+				"wget", "-q", "-O", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/metrics", portExporter),
+			})},
 			PeriodSeconds: pulumi.Int(periodSeconds), TimeoutSeconds: pulumi.Int(5), FailureThreshold: pulumi.Int(failures),
 		}
 	}
@@ -282,7 +313,8 @@ func (a *ObservabilityArgs) exporterContainer(address string, mounts ...corev1.V
 		Name:  pulumi.String("json-exporter"),
 		Image: pulumi.String(a.ExporterImage),
 		Args: pulumi.ToStringArray([]string{
-			"--config.file=/etc/json-exporter/json-exporter.yml", "--web.listen-address=" + address + ":" + strconv.Itoa(portExporter), "--log.level=warn",
+			"--config.file=/etc/json-exporter/json-exporter.yml",
+			"--web.listen-address=" + address + ":" + strconv.Itoa(portExporter), "--log.level=warn",
 		}),
 		ReadinessProbe:  alive(10, 3),
 		LivenessProbe:   alive(30, 4),

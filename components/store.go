@@ -40,7 +40,8 @@ const (
 type ReplicaStore struct {
 	// Claim is the template of the pods' claims. Its name is StoreVolume.
 	Claim *corev1.PersistentVolumeClaimTypeArgs
-	// Retain keeps the claims when the pool is deleted. Those of pods that an autoscaler took away always stay. Default: false.
+	// Retain keeps the claims when the pool is deleted. Those of pods that an autoscaler took away always stay. Default:
+	// false.
 	Retain bool
 	// InitContainers fill StoreVolume. They may mount HomeVolume and Volumes, and reach any address.
 	InitContainers corev1.ContainerArray

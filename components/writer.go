@@ -11,8 +11,8 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// The pods that fill the store: the writer Job, the scheduled check, and the init container where each server has a claim of its own.
-// All of them run files/write-models.sh on the same plan.
+// The pods that fill the store: the writer Job, the scheduled check, and the init container where each server has a
+// claim of its own. All of them run files/write-models.sh on the same plan.
 
 const (
 	writerScript = "write-models.sh"
@@ -22,14 +22,18 @@ const (
 )
 
 // writerConfigMap is the ConfigMap of the script, the plan and the Modelfiles.
-func (a *ModelStoreArgs) writerConfigMap(ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+func (a *ModelStoreArgs) writerConfigMap(
+	ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
 	data := pulumi.StringMap{writerScript: pulumi.String(file(writerScript)), "plan": pulumi.String(plan)}
 	for _, m := range a.Models {
 		if m.Modelfile != "" {
 			data[fileKey(m.Name)] = pulumi.String(m.Modelfile)
 		}
 	}
-	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{Metadata: autonamed(a.Namespace, roleWriter, name), Data: data, Immutable: pulumi.Bool(true)}, opts...)
+	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
+		Metadata: autonamed(a.Namespace, roleWriter, name), Data: data, Immutable: pulumi.Bool(true),
+	}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err
 	}
@@ -68,19 +72,27 @@ func (a *ModelStoreArgs) plan() (string, error) {
 	return plan.String(), nil
 }
 
-// writerJob is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the ConfigMap: a changed model list
-// makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update that failed are there until one succeeds.
-func (a *ModelStoreArgs) writerJob(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
+// writerJob is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the
+// ConfigMap: a changed model list makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update
+// that failed are there until one succeeds.
+func (a *ModelStoreArgs) writerJob(
+	ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption,
+) error {
 	metadata := autonamed(a.Namespace, roleWriter, name)
 	// A Job that failed is done for good: the next update must replace it, not wait for it again.
 	metadata.Annotations = pulumi.StringMap{"pulumi.com/replaceUnready": pulumi.String("true")}
 	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.jobSpec(name, config, mount)},
-		append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: writerTimeout, Update: writerTimeout})}, opts...)...)
+		append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
+			Create: writerTimeout, Update: writerTimeout,
+		})}, opts...)...)
 	return err
 }
 
-// checkCronJob is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves changes; a difference fails its Job.
-func (a *ModelStoreArgs) checkCronJob(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
+// checkCronJob is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves
+// changes; a difference fails its Job.
+func (a *ModelStoreArgs) checkCronJob(
+	ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption,
+) error {
 	_, err := batchv1.NewCronJob(ctx, name+"-check", &batchv1.CronJobArgs{
 		Metadata: named(a.Namespace, roleWriter, name, name+"-check"),
 		Spec: &batchv1.CronJobSpecArgs{
@@ -114,12 +126,16 @@ func (a *ModelStoreArgs) jobSpec(
 	a.Placement.apply(pod, store.Together)
 	return &batchv1.JobSpecArgs{
 		BackoffLimit: pulumi.Int(0), // the script retries each model by itself, and says which one failed
-		PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{&batchv1.PodFailurePolicyRuleArgs{
-			Action: pulumi.String("Ignore"), // an eviction or a drain is not the models' fault
-			OnPodConditions: batchv1.PodFailurePolicyOnPodConditionsPatternArray{&batchv1.PodFailurePolicyOnPodConditionsPatternArgs{
-				Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
-			}},
-		}}},
+		PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{
+			&batchv1.PodFailurePolicyRuleArgs{
+				Action: pulumi.String("Ignore"), // an eviction or a drain is not the models' fault
+				OnPodConditions: batchv1.PodFailurePolicyOnPodConditionsPatternArray{
+					&batchv1.PodFailurePolicyOnPodConditionsPatternArgs{
+						Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
+					},
+				},
+			},
+		}},
 		Template: lastingPodTemplate(podLabels, pod),
 	}
 }
@@ -133,13 +149,18 @@ func (a *ModelStoreArgs) writerContainer(environment ...string) *corev1.Containe
 		"OLLAMA_NOPRUNE", "1", // pruning at start would delete what a running server reads
 		"NVIDIA_VISIBLE_DEVICES", "void", // the image asks for all GPUs of the node
 	)
-	mounts := corev1.VolumeMountArray{mount(StoreVolume, StorePath, false), mount(HomeVolume, writerHome, false), mount("writer", writerFolder, true)}
+	mounts := corev1.VolumeMountArray{
+		mount(StoreVolume, StorePath, false), mount(HomeVolume, writerHome, false), mount("writer", writerFolder, true),
+	}
 	if a.Proxy != nil {
 		direct := append([]string{"localhost", "127.0.0.1", ".svc", "." + a.ClusterDomain}, a.Proxy.Direct...)
-		vars = append(vars, env("HTTP_PROXY", a.Proxy.URL, "HTTPS_PROXY", a.Proxy.URL, "NO_PROXY", strings.Join(direct, ","))...)
+		vars = append(
+			vars, env("HTTP_PROXY", a.Proxy.URL, "HTTPS_PROXY", a.Proxy.URL, "NO_PROXY", strings.Join(direct, ","))...,
+		)
 	}
 	if a.CABundle != "" {
-		vars = append(vars, env("SSL_CERT_DIR", caFolder)...) // read besides the system's bundle, which SSL_CERT_FILE would replace
+		// read besides the system's bundle, which SSL_CERT_FILE would replace
+		vars = append(vars, env("SSL_CERT_DIR", caFolder)...)
 		mounts = append(mounts, mount("ca", caFolder, true))
 	}
 	if a.KeySecret != "" {
@@ -163,7 +184,8 @@ func (a *ModelStoreArgs) writerVolumes(config pulumi.StringPtrInput) corev1.Volu
 	}
 	if a.KeySecret != "" {
 		volumes = append(volumes, &corev1.VolumeArgs{Name: pulumi.String("key"), Secret: &corev1.SecretVolumeSourceArgs{
-			SecretName: pulumi.String(a.KeySecret), DefaultMode: pulumi.Int(0o440), // group-readable: the volume belongs to the pod's group
+			// group-readable: the volume belongs to the pod's group
+			SecretName: pulumi.String(a.KeySecret), DefaultMode: pulumi.Int(0o440),
 		}})
 	}
 	return volumes

@@ -13,8 +13,9 @@ func (c *Config) modelStore(namespace pulumi.StringInput, pools []components.Poo
 	args := &components.ModelStoreArgs{
 		Namespace: namespace, Image: c.Images.Ollama, ClusterDomain: c.Cluster.Domain,
 		Registry: store.Registry, Insecure: store.Insecure, KeySecret: store.KeySecret, CABundle: store.CABundle,
-		ExistingClaim: store.ExistingClaim, Size: store.Size, StorageClass: store.StorageClass, AccessMode: store.AccessMode, Protect: store.Protect,
-		Prune: store.Prune, PerReplica: store.PerReplica, CheckSchedule: c.Update.Schedule,
+		ExistingClaim: store.ExistingClaim, Size: store.Size, StorageClass: store.StorageClass, AccessMode: store.AccessMode,
+		Protect: store.Protect,
+		Prune:   store.Prune, PerReplica: store.PerReplica, CheckSchedule: c.Update.Schedule,
 	}
 	if store.Proxy != nil {
 		args.Proxy = &components.Proxy{URL: store.Proxy.URL, Direct: store.Proxy.Direct}
@@ -39,14 +40,17 @@ func (c *Config) ollamaServer(
 	return &components.OllamaServerArgs{
 		Namespace: namespace, Image: image, Store: store.Mount, Placement: pool.Placement, Replicas: pool.Replicas,
 		ContextLength: plan.Context, Parallel: plan.Parallel, KVCacheType: plan.CacheType, MaxLoadedModels: plan.MaxLoaded,
-		KeepAlive: config.KeepAlive, CPU: config.CPU, Memory: c.memory(pool.Name), Queue: queue(pool, nodes), DrainSeconds: c.Front.MaxSeconds,
+		KeepAlive: config.KeepAlive, CPU: config.CPU, Memory: c.memory(pool.Name), Queue: queue(pool, nodes),
+		DrainSeconds: c.Front.MaxSeconds,
 	}
 }
 
 func (c *Config) authFront(namespace pulumi.StringInput, pools []components.Pool) *components.AuthFrontArgs {
 	args := &components.AuthFrontArgs{
-		Namespace: namespace, Image: c.Images.HAProxy, Pools: pools, ClusterDomain: c.Cluster.Domain, Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength,
-		BodyMiB: c.Front.MaxBodyMiB, MaxSeconds: c.Front.MaxSeconds, KeysSecret: c.Front.KeysSecret, TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC, Expose: c.Expose.way(),
+		Namespace: namespace, Image: c.Images.HAProxy, Pools: pools, ClusterDomain: c.Cluster.Domain,
+		Replicas: c.Front.Replicas, QueueLength: c.Front.QueueLength,
+		BodyMiB: c.Front.MaxBodyMiB, MaxSeconds: c.Front.MaxSeconds, KeysSecret: c.Front.KeysSecret,
+		TLSSecret: c.Front.TLSSecret, OIDC: c.OIDC, Expose: c.Expose.way(),
 	}
 	if args.OIDC != nil {
 		args.OIDC.Image = c.Images.OAuth2Proxy
@@ -54,7 +58,8 @@ func (c *Config) authFront(namespace pulumi.StringInput, pools []components.Pool
 	for _, name := range c.teamNames() {
 		team := c.Teams[name]
 		args.Teams = append(args.Teams, components.Team{
-			Name: name, Models: team.Models, RequestsPerMinute: team.RequestsPerMinute, ConcurrentRequests: team.ConcurrentRequests, Keys: team.Keys, Priority: team.Priority,
+			Name: name, Models: team.Models, RequestsPerMinute: team.RequestsPerMinute,
+			ConcurrentRequests: team.ConcurrentRequests, Keys: team.Keys, Priority: team.Priority,
 		})
 	}
 	return args
@@ -78,7 +83,8 @@ func (c *Config) observability(
 ) *components.ObservabilityArgs {
 	o := c.Observability
 	args := &components.ObservabilityArgs{
-		Namespace: namespace, Pools: pools, Mode: o.Prometheus, Image: c.Images.Prometheus, ExporterImage: c.Images.JSONExporter,
+		Namespace: namespace, Pools: pools, Mode: o.Prometheus, Image: c.Images.Prometheus,
+		ExporterImage: c.Images.JSONExporter,
 		RetentionDays: o.RetentionDays, Storage: o.Storage, StorageClass: o.StorageClass,
 		ReleaseLabel: o.ReleaseLabel, Annotations: o.Annotations, ServerURL: o.ServerURL,
 		MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort, QueueLength: c.Front.QueueLength,
@@ -93,10 +99,12 @@ func (c *Config) observability(
 }
 
 func (c *Config) autoscaling(
-	pool components.Pool, namespace pulumi.StringInput, server *components.OllamaServer, observability *components.Observability,
+	pool components.Pool, namespace pulumi.StringInput, server *components.OllamaServer,
+	observability *components.Observability,
 ) *components.AutoscalingArgs {
 	return &components.AutoscalingArgs{
-		Namespace: namespace, Engine: c.Autoscaling.Engine, Pool: pool, WorkloadKind: server.WorkloadKind, WorkloadName: server.WorkloadName,
-		QueryURL: observability.QueryURL, QuietSeconds: c.Autoscaling.QuietSeconds,
+		Namespace: namespace, Engine: c.Autoscaling.Engine, Pool: pool, WorkloadKind: server.WorkloadKind,
+		WorkloadName: server.WorkloadName,
+		QueryURL:     observability.QueryURL, QuietSeconds: c.Autoscaling.QuietSeconds,
 	}
 }

@@ -1,4 +1,5 @@
-// Package stacks turns a stack's config into a running platform: Load reads and checks the config, Deploy wires the components.
+// Package stacks turns a stack's config into a running platform: Load reads and checks the config, Deploy wires the
+// components.
 package stacks
 
 import (
@@ -15,7 +16,8 @@ import (
 	"ollama-k8s/internal/vram"
 )
 
-// Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its unit and default.
+// Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its
+// unit and default.
 type Config struct {
 	Namespace struct {
 		Name   string
@@ -55,7 +57,8 @@ type Config struct {
 	lock *lockfile.Lock
 	// base is what each Modelfile's model is made FROM; names are normal.
 	base map[string]string
-	// stored are the models in the order in which the store must make them, those that only a Modelfile's FROM names included.
+	// stored are the models in the order in which the store must make them, those that only a Modelfile's FROM names
+	// included.
 	stored []Model
 	// plans of the pools' memory, by pool.
 	plans map[string]vram.Plan
@@ -140,9 +143,9 @@ type Expose struct {
 	Gateway      *components.Gateway
 }
 
-// Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the
-// folder that holds Pulumi.yaml, and models.lock.yaml beside it. The error joins every problem found, each with its key, its value and what to do; nothing is deployed
-// from a config with problems.
+// Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read
+// from project, the folder that holds Pulumi.yaml, and models.lock.yaml beside it. The error joins every problem found,
+// each with its key, its value and what to do; nothing is deployed from a config with problems.
 func Load(values map[string]string, project fs.FS) (*Config, error) {
 	document := map[string]any{}
 	for key, value := range values {

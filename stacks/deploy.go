@@ -14,7 +14,8 @@ import (
 	"ollama-k8s/components"
 )
 
-// Deploy is the program: it reads the stack's config and wires the components, each with what the one before it hands out.
+// Deploy is the program: it reads the stack's config and wires the components, each with what the one before it hands
+// out.
 func Deploy(ctx *pulumi.Context) error {
 	config, err := Load(values(ctx), os.DirFS("."))
 	if err != nil {
@@ -43,13 +44,15 @@ func Deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return err
 	}
-	// Servers and front wait for the writer, so that a model is there before anybody can ask for it. They cannot wait by using its
-	// outputs: the writer changes with each new model, and the servers must not.
+	// Servers and front wait for the writer, so that a model is there before anybody can ask for it. They cannot wait by
+	// using its outputs: the writer changes with each new model, and the servers must not.
 	afterStore := pulumi.DependsOn([]pulumi.Resource{store})
 
 	servers := map[string]*components.OllamaServer{}
 	for i, pool := range pools {
-		server, err := components.NewOllamaServer(ctx, "ollama-"+pool.Name, config.ollamaServer(pool, namespace, nodes, store), inCluster, afterStore)
+		server, err := components.NewOllamaServer(
+			ctx, "ollama-"+pool.Name, config.ollamaServer(pool, namespace, nodes, store), inCluster, afterStore,
+		)
 		if err != nil {
 			return err
 		}
@@ -99,7 +102,8 @@ func values(ctx *pulumi.Context) map[string]string {
 			found[key] = value
 		}
 	}
-	// The SDK answers for keys that one knows. The engine hands the whole config over in this variable: that is where a misspelt key shows.
+	// The SDK answers for keys that one knows. The engine hands the whole config over in this variable: that is where a
+	// misspelt key shows.
 	var all map[string]string
 	if err := json.Unmarshal([]byte(os.Getenv(pulumi.EnvConfig)), &all); err == nil {
 		for key, value := range all {
@@ -114,7 +118,8 @@ func values(ctx *pulumi.Context) map[string]string {
 // namespace makes the one namespace, through the one provider, and the option that puts everything else there.
 func (c *Config) namespace(ctx *pulumi.Context) (pulumi.StringInput, pulumi.ResourceOption, error) {
 	args := &kubernetes.ProviderArgs{
-		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and everything is replaced.
+		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and
+		// everything is replaced.
 		ClusterIdentifier:     pulumi.String(ctx.Project() + "/" + ctx.Stack()),
 		EnableServerSideApply: pulumi.Bool(true),
 		// One that says that it is immutable is replaced, any other is updated in place.

@@ -43,7 +43,8 @@ func stackFile(t *testing.T, stack string) map[string]string {
 
 var shipped = []string{"dev", "prod", "local"}
 
-// goldens are the stack files that have one: those that are shipped, and one for each way to store models and each kind of GPU.
+// goldens are the stack files that have one: those that are shipped, and one for each way to store models and each kind
+// of GPU.
 func goldens(t *testing.T) map[string]map[string]string {
 	all := map[string]map[string]string{}
 	for _, stack := range shipped {
@@ -88,21 +89,45 @@ func variants(t *testing.T) map[string]map[string]string {
 			all[name][key] = value
 		}
 	}
-	change("bundled Prometheus and HPA", "prod", map[string]string{"observability": `{}`, "autoscaling": `{"engine":"hpa"}`})
+	change("bundled Prometheus and HPA", "prod", map[string]string{
+		"observability": `{}`, "autoscaling": `{"engine":"hpa"}`,
+	})
 	change("bundled Prometheus and KEDA", "prod", map[string]string{"observability": `{}`})
 	change("no Prometheus", "dev", map[string]string{"observability": `{"prometheus":"none"}`})
-	change("a load balancer for some networks", "dev", map[string]string{"expose": `{"loadBalancer":{"sourceRanges":["10.0.0.0/8"]}}`})
+	change(
+		"a load balancer for some networks", "dev",
+		map[string]string{"expose": `{"loadBalancer":{"sourceRanges":["10.0.0.0/8"]}}`},
+	)
 	change("a claim that is there already", "dev", map[string]string{"store": `{"existingClaim":"existing-models"}`})
 	change("an ingress without TLS", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com"}}`})
-	change("an ingress whose certificate cert-manager makes", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com","tlsSecret":"llm-tls","clusterIssuer":"letsencrypt"}}`})
-	change("a gateway", "dev", map[string]string{"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`})
-	change("nodes of Karpenter beside one volume", "rwo", map[string]string{"autoscaling": `{"karpenter":{"nodeClass":{"group":"karpenter.k8s.aws","kind":"EC2NodeClass","name":"gpu"}}}`})
-	change("a queue that is there already", "per-replica", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"queue":"serving"}}`, "autoscaling": `{}`})
-	change("a Prometheus that remembers, and our own exporters of GPUs", "dev", map[string]string{"observability": `{"retentionDays":30,"storage":"20Gi","storageClass":"fast","annotations":{"grafana_folder":"LLMs"},"dcgm":"deploy"}`})
+	change("an ingress whose certificate cert-manager makes", "dev", map[string]string{
+		"expose": `{"ingress":{"host":"llm.example.com","tlsSecret":"llm-tls","clusterIssuer":"letsencrypt"}}`,
+	})
+	change("a gateway", "dev", map[string]string{
+		"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`,
+	})
+	change("nodes of Karpenter beside one volume", "rwo", map[string]string{
+		"autoscaling": `{"karpenter":{"nodeClass":{"group":"karpenter.k8s.aws","kind":"EC2NodeClass","name":"gpu"}}}`,
+	})
+	change("a queue that is there already", "per-replica", map[string]string{
+		"pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"queue":"serving"}}`, "autoscaling": `{}`,
+	})
+	change("a Prometheus that remembers, and our own exporters of GPUs", "dev", map[string]string{
+		"observability": `{"retentionDays":30,"storage":"20Gi","storageClass":"fast",` +
+			`"annotations":{"grafana_folder":"LLMs"},"dcgm":"deploy"}`,
+	})
 	change("the GPU operator's exporters", "dev", map[string]string{"observability": `{"dcgm":"existing"}`})
-	change("our own exporters of GPUs for an operator's Prometheus", "dev", map[string]string{"observability": `{"prometheus":"operator","dcgm":"deploy"}`})
-	change("a pool that sleeps", "dev", map[string]string{"autoscaling": `{"engine":"keda"}`, "pools": `{"chat":{"replicas":{"min":0,"max":1}}}`})
-	change("a spare GPU", "prod", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`, "models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`})
+	change(
+		"our own exporters of GPUs for an operator's Prometheus", "dev",
+		map[string]string{"observability": `{"prometheus":"operator","dcgm":"deploy"}`},
+	)
+	change("a pool that sleeps", "dev", map[string]string{
+		"autoscaling": `{"engine":"keda"}`, "pools": `{"chat":{"replicas":{"min":0,"max":1}}}`,
+	})
+	change("a spare GPU", "prod", map[string]string{
+		"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`,
+		"models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`,
+	})
 	return all
 }
 
@@ -167,7 +192,8 @@ func TestAnAutoscaledDeploymentKeepsItsReplicas(t *testing.T) {
 func TestAnAddedTeamChangesOnlyKeysAndFront(t *testing.T) {
 	before := rendered(run(t, "local", stackFile(t, "local"), false))
 	values := stackFile(t, "local")
-	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"},"research":{}}`
+	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"},` +
+		`"research":{}}`
 	after := rendered(run(t, "local", values, false))
 	assert.ElementsMatch(t, []string{"ConfigMap/front", "Secret/front-keys", "Deployment/front"}, changed(before, after))
 }
@@ -191,14 +217,18 @@ func TestARotatedKeyChangesTheFrontOnlyAndTheFormerOneStaysUntilItIsDropped(t *t
 func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {
 	before := rendered(run(t, "local", stackFile(t, "local"), false))
 	values := stackFile(t, "local")
-	values["models"] = strings.Replace(values["models"], `{"name":"tiny-embed"}`, `{"name":"tiny-embed"},{"name":"tiny-endless"}`, 1)
+	values["models"] = strings.Replace(
+		values["models"], `{"name":"tiny-embed"}`, `{"name":"tiny-embed"},{"name":"tiny-endless"}`, 1,
+	)
 	require.NotEqual(t, stackFile(t, "local")["models"], values["models"])
 	after := rendered(run(t, "local", values, false))
-	assert.ElementsMatch(t, []string{"ConfigMap/models-writer", "Job/models-writer", "CronJob/models-writer-check"}, changed(before, after))
+	assert.ElementsMatch(t, []string{
+		"ConfigMap/models-writer", "Job/models-writer", "CronJob/models-writer-check",
+	}, changed(before, after))
 }
 
-// An update that failed late leaves its Job until one succeeds. Were the name made of what the Job does, going back to the former config would
-// meet the former Job, which waits to be deleted.
+// An update that failed late leaves its Job until one succeeds. Were the name made of what the Job does, going back to
+// the former config would meet the former Job, which waits to be deleted.
 func TestTheWritersNameIsNotMadeOfItsContent(t *testing.T) {
 	jobs := 0
 	for _, r := range run(t, "local", stackFile(t, "local"), false) {

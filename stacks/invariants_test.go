@@ -23,26 +23,71 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 		value    any    // nil removes it
 		want     string
 	}{
-		"a Service that selects nothing":          {"core/v1:Service::front", "spec.selector", map[string]any{"a": "b"}, "Service/front: selects no pod"},
-		"a Service port that no container has":    {"core/v1:Service::front", "spec.ports[0].targetPort", "nowhere", "targets nowhere"},
-		"a volume of a missing ConfigMap":         {"apps/v1:Deployment::front", "spec.template.spec.volumes[0].configMap.name", "gone", "refers to ConfigMap/gone"},
-		"a volume of a missing Secret":            {"apps/v1:Deployment::front", "spec.template.spec.volumes[1].secret.secretName", "gone", "refers to Secret/gone"},
-		"a volume of a missing claim":             {"apps/v1:Deployment::ollama-chat", "spec.template.spec.volumes[2].persistentVolumeClaim.claimName", "gone", "refers to PersistentVolumeClaim/gone"},
-		"a mount of no volume":                    {"apps/v1:Deployment::front", "spec.template.spec.containers[0].volumeMounts[0].name", "gone", "mounts gone"},
-		"a pod that runs as root":                 {"apps/v1:Deployment::front", "spec.template.spec.securityContext.runAsNonRoot", nil, "runAsNonRoot"},
-		"a container that may escalate":           {"apps/v1:Deployment::front", "spec.template.spec.containers[0].securityContext.allowPrivilegeEscalation", true, "allowPrivilegeEscalation"},
-		"a container without memory limit":        {"batch/v1:Job::models-writer", "spec.template.spec.containers[0].resources.limits", nil, "resources.limits.memory"},
-		"a container without probe":               {"apps/v1:Deployment::ollama-embed", "spec.template.spec.containers[0].readinessProbe", nil, "has no readinessProbe"},
-		"an image that is latest":                 {"apps/v1:Deployment::front", "spec.template.spec.containers[0].image", "haproxy:latest", "is not pinned"},
-		"a pod that no policy covers":             {"networking.k8s.io/v1:NetworkPolicy::front", "spec.podSelector.matchLabels", map[string]any{"a": "b"}, "Deployment/front: no NetworkPolicy"},
-		"replicas under an autoscaler":            {"apps/v1:Deployment::ollama-chat", "spec.replicas", 2, "sets replicas 2 under an autoscaler"},
-		"a Deployment that nobody sizes":          {"apps/v1:Deployment::front", "spec.replicas", nil, "neither replicas nor an autoscaler"},
-		"an autoscaler of nothing":                {"keda.sh/v1alpha1:ScaledObject::autoscaling-chat", "spec.scaleTargetRef.name", "gone", "targets Deployment/gone"},
-		"an Ingress that leads nowhere":           {"networking.k8s.io/v1:Ingress::front", "spec.rules[0].http.paths[0].backend.service.name", "gone", "leads to Service/gone"},
-		"a CronJob without memory limit":          {"batch/v1:CronJob::models-writer-check", "spec.jobTemplate.spec.template.spec.containers[0].resources.limits", nil, "resources.limits.memory"},
-		"a resource outside any component":        {"apps/v1:Deployment::front", "", "orphan", "descends from no component"},
-		"a resource of another provider":          {"apps/v1:Deployment::front", "", "provider", "does not use the stack's own provider"},
-		"a disruption budget that covers nothing": {"policy/v1:PodDisruptionBudget::front", "spec.selector.matchLabels", map[string]any{"a": "b"}, "PodDisruptionBudget/front: selects no pod"},
+		"a Service that selects " +
+			"nothing": {"core/v1:Service::front", "spec.selector", map[string]any{"a": "b"}, "Service/front: " +
+			"selects no pod"},
+		"a Service port that no container " +
+			"has": {"core/v1:Service::front", "spec.ports[0].targetPort", "nowhere", "targets nowhere"},
+		"a volume of a missing " +
+			"ConfigMap": {
+			"apps/v1:Deployment::front", "spec.template.spec.volumes[0].configMap.name", "gone", "refers to ConfigMap/gone",
+		},
+		"a volume of a missing Secret": {
+			"apps/v1:Deployment::front", "spec.template.spec.volumes[1].secret.secretName", "gone", "refers to Secret/gone",
+		},
+		"a volume of a missing claim": {
+			"apps/v1:Deployment::ollama-chat", "spec.template.spec.volumes[2].persistentVolumeClaim.claimName", "gone",
+			"refers to PersistentVolumeClaim/gone",
+		},
+		"a mount of no volume": {
+			"apps/v1:Deployment::front", "spec.template.spec.containers[0].volumeMounts[0].name", "gone", "mounts gone",
+		},
+		"a pod that runs as root": {
+			"apps/v1:Deployment::front", "spec.template.spec.securityContext.runAsNonRoot", nil, "runAsNonRoot",
+		},
+		"a container that may " +
+			"escalate": {
+			"apps/v1:Deployment::front", "spec.template.spec.containers[0].securityContext.allowPrivilegeEscalation", true,
+			"allowPrivilegeEscalation",
+		},
+		"a container without memory " +
+			"limit": {
+			"batch/v1:Job::models-writer", "spec.template.spec.containers[0].resources.limits", nil, "resources.limits.memory",
+		},
+		"a container without probe": {
+			"apps/v1:Deployment::ollama-embed", "spec.template.spec.containers[0].readinessProbe", nil, "has no readinessProbe",
+		},
+		"an image that is latest": {
+			"apps/v1:Deployment::front", "spec.template.spec.containers[0].image", "haproxy:latest", "is not pinned",
+		},
+		"a pod that no policy covers": {
+			"networking.k8s.io/v1:NetworkPolicy::front", "spec.podSelector.matchLabels", map[string]any{"a": "b"},
+			"Deployment/front: no NetworkPolicy",
+		},
+		"replicas under an autoscaler": {"apps/v1:Deployment::ollama-chat", "spec.replicas", 2, "sets replicas " +
+			"2 under an autoscaler"},
+		"a Deployment that nobody " +
+			"sizes": {"apps/v1:Deployment::front", "spec.replicas", nil, "neither replicas nor an autoscaler"},
+		"an autoscaler of nothing": {
+			"keda.sh/v1alpha1:ScaledObject::autoscaling-chat", "spec.scaleTargetRef.name", "gone", "targets Deployment/gone",
+		},
+		"an Ingress that leads " +
+			"nowhere": {
+			"networking.k8s.io/v1:Ingress::front", "spec.rules[0].http.paths[0].backend.service.name", "gone",
+			"leads to Service/gone",
+		},
+		"a CronJob without memory " +
+			"limit": {
+			"batch/v1:CronJob::models-writer-check", "spec.jobTemplate.spec.template.spec.containers[0].resources.limits", nil,
+			"resources.limits.memory",
+		},
+		"a resource outside any component": {"apps/v1:Deployment::front", "", "orphan", "descends from no component"},
+		"a resource of another " +
+			"provider": {"apps/v1:Deployment::front", "", "provider", "does not use the stack's own provider"},
+		"a disruption budget that covers nothing": {
+			"policy/v1:PodDisruptionBudget::front", "spec.selector.matchLabels", map[string]any{"a": "b"},
+			"PodDisruptionBudget/front: selects no pod",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			broken := append([]render.Resource(nil), good...)
@@ -90,7 +135,10 @@ func TestAConfigWhoseChangeNobodySeesIsNoticed(t *testing.T) {
 			resources[i].Inputs = deep.ObjectValue()
 		}
 	}
-	assert.Contains(t, strings.Join(render.Violations(resources), "\n"), "Deployment/observability-prometheus: would not learn of a change of ConfigMap observability-prometheus")
+	assert.Contains(
+		t, strings.Join(render.Violations(resources), "\n"),
+		"Deployment/observability-prometheus: would not learn of a change of ConfigMap observability-prometheus",
+	)
 }
 
 func TestARouteThatLeadsNowhereIsNoticed(t *testing.T) {
@@ -98,6 +146,10 @@ func TestARouteThatLeadsNowhereIsNoticed(t *testing.T) {
 	values["expose"] = `{"gateway":{"host":"llm.example.com","name":"public"}}`
 	resources := run(t, "prod", values, false)
 	require.Empty(t, render.Violations(resources))
-	without := slices.DeleteFunc(resources, func(r render.Resource) bool { return strings.HasSuffix(r.URN, "core/v1:Service::front") })
-	assert.Contains(t, strings.Join(render.Violations(without), "\n"), "HTTPRoute/front: leads to Service/front, which does not exist")
+	without := slices.DeleteFunc(
+		resources, func(r render.Resource) bool { return strings.HasSuffix(r.URN, "core/v1:Service::front") },
+	)
+	assert.Contains(
+		t, strings.Join(render.Violations(without), "\n"), "HTTPRoute/front: leads to Service/front, which does not exist",
+	)
 }

@@ -53,14 +53,26 @@ func (c *Config) checkNodes() (problems []string) {
 		wanted = wanted || pool.Karpenter != nil || c.onKarpenter(name)
 		problems = append(problems, c.checkKarpenter(name)...)
 		if pool.Queue != "" && c.Store.PerReplica && pool.Replicas.Max > max(pool.Replicas.Min, 1) {
-			problems = append(problems, fmt.Sprintf("pools.%s.queue: %q lets no StatefulSet grow, which store.perReplica makes the pool: leave queue out, or replicas.max", name, pool.Queue))
+			problems = append(problems, fmt.Sprintf(
+				"pools.%s.queue: %q lets no StatefulSet grow, which store.perReplica makes the pool: leave queue out, or "+
+					"replicas.max",
+				name, pool.Queue,
+			))
 		}
 	}
 	if kueue := c.Autoscaling.Kueue; kueue != nil && !queued {
-		problems = append(problems, fmt.Sprintf("autoscaling.kueue.clusterQueue: %q is for the queues that pools name, and none names one: set queue of a pool, or leave kueue out", kueue.ClusterQueue))
+		problems = append(problems, fmt.Sprintf(
+			"autoscaling.kueue.clusterQueue: %q is for the queues that pools name, and none names one: set queue of a pool, "+
+				"or leave kueue out",
+			kueue.ClusterQueue,
+		))
 	}
 	if c.Autoscaling.Karpenter != nil && !wanted {
-		problems = append(problems, "autoscaling.karpenter: makes nodes for pools with whole GPUs, and there is none: set gpu.count of a pool (without gpu.mig), or leave karpenter out")
+		problems = append(
+			problems,
+			"autoscaling.karpenter: makes nodes for pools with whole GPUs, and there is none: set gpu.count of a pool "+
+				"(without gpu.mig), or leave karpenter out",
+		)
 	}
 	return problems
 }
@@ -68,20 +80,15 @@ func (c *Config) checkNodes() (problems []string) {
 func (c *Config) checkKarpenter(name string) (problems []string) {
 	pool, key := c.Pools[name], "pools."+name
 	if !c.onKarpenter(name) {
-		switch {
-		case pool.Karpenter == nil:
-		case c.Autoscaling.Karpenter == nil:
-			problems = append(problems, key+".karpenter: is set but autoscaling.karpenter is not, so no NodePool is made: set autoscaling.karpenter.nodeClass, or leave it out")
-		case pool.GPU.MIG != "":
-			problems = append(problems, fmt.Sprintf("%s.karpenter: is set but gpu.mig is %s, and Karpenter knows whole GPUs only: leave it out, or gpu.mig", key, pool.GPU.MIG))
-		default:
-			problems = append(problems, key+".karpenter: is set but gpu.count is 0, and NodePools are made for GPUs only: leave it out, or set gpu.count")
-		}
-		return problems
+		return c.checkNoKarpenter(name)
 	}
 	class := c.Autoscaling.Karpenter.NodeClass
 	if nodePool := c.Namespace.Name + "-" + name; len(nodePool) > 63 {
-		problems = append(problems, fmt.Sprintf("namespace.name: %q makes the NodePool's name %s of %d characters, and nodes can be labelled with 63: shorten it, or the pool's name", c.Namespace.Name, nodePool, len(nodePool)))
+		problems = append(problems, fmt.Sprintf(
+			"namespace.name: %q makes the NodePool's name %s of %d characters, and nodes can be labelled with 63: shorten "+
+				"it, or the pool's name",
+			c.Namespace.Name, nodePool, len(nodePool),
+		))
 	}
 	for _, label := range sortedKeys(pool.NodeSelector) {
 		problems = append(problems, karpentersOwn(key+".nodeSelector", label)...)
@@ -91,7 +98,9 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 		at := fmt.Sprintf("%s.karpenter.requirements[%d]", key, i)
 		problems = append(problems, karpentersOwn(at+".key", r.Key)...)
 		if want := wrongValues(r); want != "" {
-			problems = append(problems, fmt.Sprintf("%s.values: %s is not what operator %s takes: give it %s", at, encode(r.Values), r.Operator, want))
+			problems = append(problems, fmt.Sprintf(
+				"%s.values: %s is not what operator %s takes: give it %s", at, encode(r.Values), r.Operator, want,
+			))
 		}
 	}
 	if class.Group != "" && !asked.Decided(class) {
@@ -99,12 +108,44 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 		if pool.GPU.Product != "" {
 			gpus = pool.GPU.Product // no instance is labelled with it before it runs
 		}
-		problems = append(problems, fmt.Sprintf("%s.karpenter.requirements: name no instances, and Karpenter cannot tell which have %s: add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label %s/…", key, gpus, class.Group))
+		problems = append(problems, fmt.Sprintf(
+			"%s.karpenter.requirements: name no instances, and Karpenter cannot tell which have %s: add {key: "+
+				"node.kubernetes.io/instance-type, operator: In, values: […]}, or a label %s/…",
+			key, gpus, class.Group,
+		))
 	}
 	for _, resource := range sortedKeys(asked.Karpenter.Limits) {
 		if limit := asked.Karpenter.Limits[resource]; resource == asked.GPU.Resource() && limit < pool.GPU.Count {
-			problems = append(problems, fmt.Sprintf("%s.karpenter.limits: %s %d is below gpu.count %d, so no pod could start: raise it", key, resource, limit, pool.GPU.Count))
+			problems = append(problems, fmt.Sprintf(
+				"%s.karpenter.limits: %s %d is below gpu.count %d, so no pod could start: raise it", key, resource, limit,
+				pool.GPU.Count,
+			))
 		}
+	}
+	return problems
+}
+
+// checkNoKarpenter finds settings of a NodePool on a pool that gets none.
+func (c *Config) checkNoKarpenter(name string) (problems []string) {
+	pool, key := c.Pools[name], "pools."+name
+	switch {
+	case pool.Karpenter == nil:
+	case c.Autoscaling.Karpenter == nil:
+		problems = append(
+			problems,
+			key+".karpenter: is set but autoscaling.karpenter is not, so no NodePool is made: set "+
+				"autoscaling.karpenter.nodeClass, or leave it out",
+		)
+	case pool.GPU.MIG != "":
+		problems = append(problems, fmt.Sprintf(
+			"%s.karpenter: is set but gpu.mig is %s, and Karpenter knows whole GPUs only: leave it out, or gpu.mig", key,
+			pool.GPU.MIG,
+		))
+	default:
+		problems = append(
+			problems,
+			key+".karpenter: is set but gpu.count is 0, and NodePools are made for GPUs only: leave it out, or set gpu.count",
+		)
 	}
 	return problems
 }

@@ -25,7 +25,9 @@ func (c *Config) plan() (problems []string) {
 		for _, model := range asked.Models {
 			_, numCtx, place := c.origin(model.Name)
 			if fixed := c.Pools[name].ContextLength; fixed > 0 && numCtx > fixed {
-				problems = append(problems, fmt.Sprintf("%s: num_ctx %d is above %s.contextLength %d: lower it, or raise contextLength", place, numCtx, key, fixed))
+				problems = append(problems, fmt.Sprintf(
+					"%s: num_ctx %d is above %s.contextLength %d: lower it, or raise contextLength", place, numCtx, key, fixed,
+				))
 			}
 		}
 		plan, wrong := vram.Make(asked)
@@ -41,7 +43,9 @@ func (c *Config) plan() (problems []string) {
 func (c *Config) vramPool(name string) vram.Pool {
 	pool := c.Pools[name]
 	asked := vram.Pool{
-		Settings:  vram.Settings{Context: pool.ContextLength, Parallel: pool.Parallel, CacheType: pool.KVCacheType, GPUs: pool.GPU.Count},
+		Settings: vram.Settings{
+			Context: pool.ContextLength, Parallel: pool.Parallel, CacheType: pool.KVCacheType, GPUs: pool.GPU.Count,
+		},
 		GiB:       pool.vramGiB(),
 		MaxLoaded: pool.MaxLoadedModels,
 	}
@@ -53,8 +57,10 @@ func (c *Config) vramPool(name string) vram.Pool {
 		m := vram.Model{Name: model, NumCtx: numCtx, Weights: modelref.Normal(root.Name), GiB: c.statedGiB(model)}
 		if figures := root.locked; figures.Bytes > 0 {
 			m.Shape = &vram.Shape{
-				Architecture: figures.Architecture, Bytes: figures.Bytes, KVPerToken: figures.KVPerToken, KVPerWindowToken: figures.KVPerWindowToken, Window: figures.Window,
-				Graph: figures.Graph, Layers: figures.Layers, Heads: figures.Heads, KVHeads: figures.KVHeads, Embedding: figures.Embedding, Context: figures.Context,
+				Architecture: figures.Architecture, Bytes: figures.Bytes, KVPerToken: figures.KVPerToken,
+				KVPerWindowToken: figures.KVPerWindowToken, Window: figures.Window,
+				Graph: figures.Graph, Layers: figures.Layers, Heads: figures.Heads, KVHeads: figures.KVHeads,
+				Embedding: figures.Embedding, Context: figures.Context,
 				EmbeddingOnly: !slices.Contains(figures.Capabilities, "completion"),
 			}
 		}
@@ -73,7 +79,8 @@ func (c *Config) statedGiB(name string) float64 {
 	return 0
 }
 
-// vramGiB is what the config states, else what a MIG slice has: about 5 % less than its name says, an A100's 1g.10gb has 9,728 MiB.
+// vramGiB is what the config states, else what a MIG slice has: about 5 % less than its name says, an A100's 1g.10gb
+// has 9,728 MiB.
 func (p Pool) vramGiB() float64 {
 	if p.GPU.VRAMGiB > 0 || p.GPU.MIG == "" {
 		return p.GPU.VRAMGiB

@@ -7,8 +7,8 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// The pools as the components take them, made once from the config and the plan. Deploy fills in what only components know: the pods' host, and
-// the nodes that Karpenter makes for them.
+// The pools as the components take them, made once from the config and the plan. Deploy fills in what only components
+// know: the pods' host, and the nodes that Karpenter makes for them.
 
 // pools are in the order of their names.
 func (c *Config) pools() []components.Pool {
@@ -34,7 +34,8 @@ func (c *Config) pool(name string) components.Pool {
 	return pool
 }
 
-// surge is how many pods an update starts before it stops others: with a GPU to spare, and a volume that both can mount. A StatefulSet starts none.
+// surge is how many pods an update starts before it stops others: with a GPU to spare, and a volume that both can
+// mount. A StatefulSet starts none.
 func (c *Config) surge(pool Pool) int {
 	if pool.GPU.Spare && !c.Store.PerReplica && c.Store.shared() {
 		return 1
@@ -53,7 +54,8 @@ func (p Pool) placement() components.Placement {
 	}
 }
 
-// poolModels are the pool's models. Those of the same weights wait in the queue of the first one: Ollama loads the weights once.
+// poolModels are the pool's models. Those of the same weights wait in the queue of the first one: Ollama loads the
+// weights once.
 func (c *Config) poolModels(name string) []components.Model {
 	var models []components.Model
 	plan, first := c.plans[name], map[string]string{}
@@ -82,8 +84,8 @@ func (c *Config) lockedDigest(name string) string {
 	return ""
 }
 
-// outputTokens limit a model's answers: by the pool's maxOutputTokens, else by the context, which no answer exceeds. A Modelfile's own
-// num_predict holds for requests that name no limit.
+// outputTokens limit a model's answers: by the pool's maxOutputTokens, else by the context, which no answer exceeds. A
+// Modelfile's own num_predict holds for requests that name no limit.
 func (c *Config) outputTokens(pool, model string, context int) components.OutputTokens {
 	limit := components.OutputTokens{Most: context}
 	if most := c.Pools[pool].MaxOutputTokens; most > 0 && (context == 0 || most < context) {

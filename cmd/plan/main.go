@@ -9,8 +9,9 @@ import (
 	"ollama-k8s/stacks"
 )
 
-const usage = `Prints, for each pool of a stack, the memory of every model, how many stay loaded together, and the settings that follow.
-No cluster, no network and no Pulumi CLI are needed. A config that does not fit is refused with the arithmetic. Figures are GiB.
+const usage = `Prints, for each pool of a stack, the memory of every model, how many stay loaded together, and the
+settings that follow. No cluster, no network and no Pulumi CLI are needed. A config that does not fit is
+refused with the arithmetic. Figures are GiB.
 `
 
 func main() {

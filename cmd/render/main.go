@@ -10,8 +10,8 @@ import (
 	"ollama-k8s/stacks"
 )
 
-const usage = `Prints the Kubernetes objects of a stack as YAML, secrets redacted. No cluster and no Pulumi CLI are needed.
-Generated names end in a hash of the object's content, where Pulumi adds a random suffix.
+const usage = `Prints the Kubernetes objects of a stack as YAML, secrets redacted. No cluster and no Pulumi CLI are
+needed. Generated names end in a hash of the object's content, where Pulumi adds a random suffix.
 `
 
 func main() {

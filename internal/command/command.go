@@ -12,7 +12,8 @@ import (
 // File is the stack file that a command was told of.
 type File struct{ Stack, Path string }
 
-// Main runs a command that takes a stack file, by the flags -stack and -config, and prints to standard output. It exits with 1 after an error.
+// Main runs a command that takes a stack file, by the flags -stack and -config, and prints to standard output. It exits
+// with 1 after an error.
 func Main(name, usage string, run func(file File, out io.Writer) error) {
 	err := parseAndRun(name, usage, os.Args[1:], run)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {

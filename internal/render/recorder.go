@@ -1,5 +1,5 @@
-// Package render runs a Pulumi program without an engine: a Recorder stands in for it and keeps every resource. `make render` prints the
-// Kubernetes objects from it, and tests check what must hold for any stack.
+// Package render runs a Pulumi program without an engine: a Recorder stands in for it and keeps every resource. `make
+// render` prints the Kubernetes objects from it, and tests check what must hold for any stack.
 package render
 
 import (
@@ -28,8 +28,8 @@ type Resource struct {
 	Provider string
 }
 
-// Recorder is a mock engine. It does what the plain mocks of the SDK leave out and the real engine and providers do: autonaming, generated
-// passwords that are secret, the address of a load balancer.
+// Recorder is a mock engine. It does what the plain mocks of the SDK leave out and the real engine and providers do:
+// autonaming, generated passwords that are secret, the address of a load balancer.
 type Recorder struct {
 	// Preview leaves unknown what only an update can know.
 	Preview bool
@@ -40,8 +40,8 @@ type Recorder struct {
 
 var _ pulumi.MockResourceMonitor = (*Recorder)(nil)
 
-// Run runs a project's program on a stack of the given config (keys without the project's prefix, objects as JSON) and returns what it
-// registered, by URN.
+// Run runs a project's program on a stack of the given config (keys without the project's prefix, objects as JSON) and
+// returns what it registered, by URN.
 func Run(project, stack string, values map[string]string, preview bool, program pulumi.RunFunc) ([]Resource, error) {
 	recorder := &Recorder{Preview: preview}
 	config := map[string]string{}
@@ -109,12 +109,13 @@ func (r *Recorder) record(args pulumi.MockResourceArgs) {
 	r.resources = append(r.resources, Resource{
 		URN:  fmt.Sprintf("%s%s::%s", parentType, args.TypeToken, args.Name),
 		Type: args.TypeToken, Name: args.Name, Parent: rpc.GetParent(), Custom: args.Custom, Inputs: args.Inputs,
-		Protect: rpc.GetProtect(), IgnoreChanges: rpc.GetIgnoreChanges(), Dependencies: rpc.GetDependencies(), Provider: args.Provider,
+		Protect: rpc.GetProtect(), IgnoreChanges: rpc.GetIgnoreChanges(), Dependencies: rpc.GetDependencies(),
+		Provider: args.Provider,
 	})
 }
 
-// autoname gives an object without a name the name that Pulumi would: the resource's and a suffix. Here the suffix is a hash of the
-// content, so that a rendered stack shows which objects a change replaces.
+// autoname gives an object without a name the name that Pulumi would: the resource's and a suffix. Here the suffix is a
+// hash of the content, so that a rendered stack shows which objects a change replaces.
 func autoname(args pulumi.MockResourceArgs, outputs resource.PropertyMap) resource.PropertyMap {
 	metadata := resource.PropertyMap{}
 	if m, ok := outputs["metadata"]; ok && plain(m).IsObject() {
@@ -137,7 +138,9 @@ func contentHash(inputs resource.PropertyMap) string {
 }
 
 func loadBalancerStatus() resource.PropertyValue {
-	return resource.NewPropertyValue(map[string]any{"loadBalancer": map[string]any{"ingress": []any{map[string]any{"ip": "192.0.2.1"}}}})
+	return resource.NewPropertyValue(map[string]any{"loadBalancer": map[string]any{"ingress": []any{
+		map[string]any{"ip": "192.0.2.1"},
+	}}})
 }
 
 // plain takes the secret or output wrapping off a value.
