@@ -97,8 +97,9 @@ func startFair(t *testing.T) *running {
 		names = append(names, team(i))
 	}
 	args, teamKeys := attackFront(names...)
-	args.Teams[1].Background = true // bulk, behind ide
-	args.Routes[0].Slots, args.QueueLength = fairSlots, 100
+	args.Teams[1].Priority = PriorityBackground // bulk, behind ide
+	setSlots(&args.Pools[0], fairSlots)
+	args.QueueLength = 100
 	return launch{args: args, keys: teamKeys, at: freePorts(t), server: stub(t, pacedServer)}.start(t).running
 }
 
@@ -201,8 +202,9 @@ func TestAttackFairnessInteractiveRequestsComeFirst(t *testing.T) {
 func TestAttackFairnessAnInteractiveRequestEntersAQueueFullOfBackgroundOnes(t *testing.T) {
 	server, busy, release := busyServer()
 	args, teamKeys := attackFront("bulk", "x")
-	args.Teams[1].Background = true
-	args.Routes[0].Slots, args.QueueLength = fairSlots, 100
+	args.Teams[1].Priority = PriorityBackground
+	setSlots(&args.Pools[0], fairSlots)
+	args.QueueLength = 100
 	r := launch{args: args, keys: teamKeys, at: freePorts(t), server: stub(t, server)}.start(t)
 
 	const flood = 150

@@ -220,7 +220,7 @@ func TestAttackMemory(t *testing.T) {
 	for _, flood := range floods(largestBody(args)) {
 		release := func() {}
 		if flood.path == "/api/embed" {
-			release = m.occupy(t, args.Routes[1].Slots)
+			release = m.occupy(t, args.Pools[1].slots())
 		}
 		m.phase(t, flood.name, func() string { return flood.run(t, r.running).String() })
 		release()

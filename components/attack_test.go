@@ -41,8 +41,9 @@ func attackFront(teams ...string) (args *AuthFrontArgs, teamKeys map[string]stri
 		args.Teams = append(args.Teams, Team{Name: team, ConcurrentRequests: 1000})
 		teamKeys[team+"/1"] = "key-" + team
 	}
-	args.Routes[0].MaxPods, args.Routes[0].Slots = 1, 400
-	args.Routes[1].MaxPods, args.Routes[1].Slots = 1, 10
+	args.Pools[0].Replicas.Max, args.Pools[1].Replicas.Max = 1, 1
+	setSlots(&args.Pools[0], 400)
+	setSlots(&args.Pools[1], 10)
 	return args, teamKeys
 }
 

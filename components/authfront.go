@@ -3,6 +3,7 @@ package components
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -24,65 +25,43 @@ type Team struct {
 	RequestsPerMinute int
 	// ConcurrentRequests that the team may have under way, waiting ones included. Default: 100, a whole queue.
 	ConcurrentRequests int
-	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a dropped one ends its
-	// key. Default: 1. Empty but not nil: no key is made.
+	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a
+	// dropped one ends its key. Default: 1. Empty but not nil: no key is made.
 	Keys []int
-	// Background lets every other team's requests overtake this team's in a queue. Default: false.
-	Background bool
+	// Priority of the team's requests in a queue. Default: PriorityInteractive.
+	Priority Priority
 }
 
-// Route is one pool as the front sees it.
-type Route struct {
-	// Pool is a short name for backends and metrics.
-	Pool string
-	// Models that the pool answers for.
-	Models []string
-	// Host resolves to the pool's pods, without the cluster's domain.
-	Host pulumi.StringInput
-	// MaxPods is the largest number of pods that the pool will have.
-	MaxPods int
-	// Idle tells that the pool may have no pod at times, and gets one when it is asked. Default: false.
-	Idle bool
-	// Slots is the number of requests that one pod answers at a time, for each model.
-	Slots int
-	// ModelSlots are the slots of models that Ollama gives another number: embedding models and some others take one request at a time.
-	ModelSlots map[string]int
-	// Runners name the model whose runner, and so whose slots and queue, a model shares: Ollama loads the same weights once.
-	Runners map[string]string
-	// Contexts are the models' contexts in tokens: a request may name that one and no other, which would load the model anew for everybody.
-	Contexts map[string]int
-	// OutputTokens limit the answers of each model. Default: no limit but the one that a request names.
-	OutputTokens map[string]OutputTokens
-}
+// Priority of a team.
+type Priority string
 
-// OutputTokens limit one answer of a model.
-type OutputTokens struct {
-	// Most that a request may ask for. Default: no limit.
-	Most int
-	// Silent is the limit of a request that names none, where the model has one of its own. Default: Most.
-	Silent int
-}
+// Priorities.
+const (
+	PriorityInteractive Priority = "interactive"
+	PriorityBackground  Priority = "background" // the requests of every interactive team overtake these
+)
 
 // AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
 type AuthFrontArgs struct {
 	Namespace pulumi.StringInput
 	// Image is a HAProxy 3.4 image: older ones cannot look into large bodies.
-	Image  string
-	Teams  []Team
-	Routes []Route
-	// ClusterDomain is appended to each route's host: HAProxy resolves full names only. Default: cluster.local.
+	Image string
+	Teams []Team
+	// Pools that answer.
+	Pools []Pool
+	// ClusterDomain is appended to each pool's host: HAProxy resolves full names only. Default: cluster.local.
 	ClusterDomain string
 	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
 	QueueLength int
-	// BodyMiB is the largest body of a request, in MiB, at most 32: all of it is read for its model, and copying 32 MiB holds up the other
-	// requests of a thread for 25 ms. Default: 32, about ten photographs in base64.
+	// BodyMiB is the largest body of a request, in MiB, at most 32: all of it is read for its model, and copying 32 MiB
+	// holds up the other requests of a thread for 25 ms. Default: 32, about ten photographs in base64.
 	BodyMiB int
 	// MaxSeconds that a request may last, its wait in the queue included. Default: 3600.
 	MaxSeconds int
 	// Replicas of the front. One of them queues and counts for all, the others hand on to it and stand by. Default: 2.
 	Replicas int
-	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for each. It is read again
-	// when it changes. Default: none.
+	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for
+	// each. It is read again when it changes. Default: none.
 	KeysSecret string
 	// TLSSecret is a Secret of type kubernetes.io/tls: the front then speaks HTTPS itself. Default: plain HTTP.
 	TLSSecret string
@@ -92,36 +71,26 @@ type AuthFrontArgs struct {
 	Expose Expose
 }
 
-// AuthFront is the only way to the pools: HAProxy with a key per team, a queue per pool and model, and a Prometheus exporter.
+// AuthFront is the only way to the pools: HAProxy with a key per team, a queue per pool and model, and a Prometheus
+// exporter.
 type AuthFront struct {
 	pulumi.ResourceState
 
 	// Endpoint is the base URL that clients use.
-	Endpoint pulumi.StringOutput
+	Endpoint pulumi.StringOutput `pulumi:"endpoint"`
 	// Scheme and ServicePort are those of the front's own Service, whatever stands before it.
-	Scheme      string
-	ServicePort int
+	Scheme      string `pulumi:"scheme"`
+	ServicePort int    `pulumi:"servicePort"`
 	// APIKeys are the teams' keys, by team. Secret.
-	APIKeys pulumi.StringMapOutput
+	APIKeys pulumi.StringMapOutput `pulumi:"apiKeys"`
 	// MetricsHost resolves to the address of every front pod, and MetricsPort is where its exporter listens.
-	MetricsHost pulumi.StringOutput
-	MetricsPort int
+	MetricsHost pulumi.StringOutput `pulumi:"metricsHost"`
+	MetricsPort int                 `pulumi:"metricsPort"`
 }
 
 const (
-	// answerSeconds is how long a connection may be silent: loading a 70B model from a network volume (5 min) and then a whole
-	// generation that is not streamed (8k tokens at 15 tokens/s, 9 min) must fit.
-	answerSeconds = 900
-	// queueSeconds is how long a request waits for a slot: longer, and most clients have given up.
-	queueSeconds = 120
-	// hopSeconds are what a hop before the queue waits longer than the server may be silent: the queue, and a minute.
-	hopSeconds = queueSeconds + 60
-	// lookSeconds is how long a new front looks for servers before it is ready without: ten times what it takes to resolve and check them.
-	lookSeconds = 20
 	// keyLength in characters of [A-Za-z0-9]: 238 bits.
 	keyLength = 40
-	// stopSeconds that Services and ingress controllers are given to forget a front before it stops to listen.
-	stopSeconds = 10
 	// maxBodyMiB is where reading one body would hold up a thread for longer than 25 ms.
 	maxBodyMiB = 32
 	// concurrentRequests of a team that does not say how many: as many as a queue of the default length.
@@ -129,8 +98,29 @@ const (
 )
 
 // NewAuthFront makes the keys, the front's configuration and its pods, and waits for their rollout.
-func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption) (*AuthFront, error) {
-	a := *args
+func NewAuthFront(
+	ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption,
+) (*AuthFront, error) {
+	a := args.withDefaults()
+	if err := a.validate(); err != nil {
+		return nil, fmt.Errorf("AuthFront %s: %w", name, err)
+	}
+	front := &AuthFront{MetricsPort: portMetrics, Scheme: a.scheme(), ServicePort: a.servicePort()}
+	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:AuthFront", name, pulumi.Map{
+		"namespace": a.Namespace, "image": pulumi.String(a.Image), "replicas": pulumi.Int(a.Replicas),
+	}, front, opts...); err != nil {
+		return nil, err
+	}
+	if err := a.children(ctx, name, front, pulumi.Parent(front)); err != nil {
+		return nil, err
+	}
+	return front, ctx.RegisterResourceOutputs(front, pulumi.Map{
+		"endpoint": front.Endpoint, "scheme": pulumi.String(front.Scheme), "servicePort": pulumi.Int(front.ServicePort),
+		"apiKeys": front.APIKeys, "metricsHost": front.MetricsHost, "metricsPort": pulumi.Int(front.MetricsPort),
+	})
+}
+
+func (a AuthFrontArgs) withDefaults() *AuthFrontArgs {
 	setDefault(&a.ClusterDomain, "cluster.local")
 	setDefault(&a.Replicas, 2)
 	setDefault(&a.QueueLength, 100)
@@ -139,57 +129,57 @@ func NewAuthFront(ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ..
 	if a.OIDC != nil {
 		a.OIDC = a.OIDC.withDefaults()
 	}
-	if len(a.Teams) == 0 {
-		return nil, fmt.Errorf("AuthFront %s: teams is empty: nobody could ask anything", name)
-	}
-	if len(a.Routes) == 0 {
-		return nil, fmt.Errorf("AuthFront %s: routes is empty: nothing could answer", name)
-	}
+	return &a
+}
 
-	if a.BodyMiB > maxBodyMiB {
-		return nil, fmt.Errorf("AuthFront %s: BodyMiB is %d: at most %d MiB can be read without holding up other requests", name, a.BodyMiB, maxBodyMiB)
+func (a *AuthFrontArgs) validate() error {
+	switch {
+	case len(a.Teams) == 0:
+		return errors.New("teams is empty: nobody could ask anything")
+	case len(a.Pools) == 0:
+		return errors.New("pools is empty: nothing could answer")
+	case a.BodyMiB > maxBodyMiB:
+		return fmt.Errorf(
+			"BodyMiB is %d: at most %d MiB can be read without holding up other requests", a.BodyMiB, maxBodyMiB,
+		)
 	}
+	return nil
+}
 
-	front := &AuthFront{MetricsPort: portMetrics, Scheme: a.scheme(), ServicePort: a.servicePort()}
-	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:AuthFront", name, pulumi.Map{
-		"namespace": a.Namespace, "image": pulumi.String(a.Image), "replicas": pulumi.Int(a.Replicas),
-	}, front, opts...); err != nil {
-		return nil, err
-	}
-	parent := pulumi.Parent(front)
-
+// children are the front's objects.
+func (a *AuthFrontArgs) children(
+	ctx *pulumi.Context, name string, front *AuthFront, parent pulumi.ResourceOption,
+) error {
 	if err := a.podsService(ctx, name, front, parent); err != nil {
-		return nil, fmt.Errorf("creating the pods' service of %s: %w", name, err)
+		return fmt.Errorf("creating the pods' service of %s: %w", name, err)
 	}
 	keys, err := a.keys(ctx, name, front, parent)
 	if err != nil {
-		return nil, fmt.Errorf("creating the keys of %s: %w", name, err)
+		return fmt.Errorf("creating the keys of %s: %w", name, err)
 	}
-	config, err := a.config(ctx, name, front.MetricsHost, parent)
+	config, err := a.haproxyConfigMap(ctx, name, front.MetricsHost, parent)
 	if err != nil {
-		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
+		return fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
 	var signIn *corev1.Secret
 	if a.OIDC != nil {
 		if signIn, err = a.OIDC.secret(ctx, name, a.Namespace, parent); err != nil {
-			return nil, fmt.Errorf("creating the cookie secret of %s: %w", name, err)
+			return fmt.Errorf("creating the cookie secret of %s: %w", name, err)
 		}
 	}
 	if err := a.deployment(ctx, name, config, keys, signIn, parent); err != nil {
-		return nil, fmt.Errorf("creating the deployment of %s: %w", name, err)
+		return fmt.Errorf("creating the deployment of %s: %w", name, err)
 	}
 	if err := networkPolicy(ctx, name, a.Namespace, roleFront, a.traffic(), parent); err != nil {
-		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
+		return fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
 	if err := disruptionBudget(ctx, name, a.Namespace, roleFront, parent); err != nil {
-		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
+		return fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
-	if err := a.expose(ctx, name, front, parent); err != nil {
-		return nil, fmt.Errorf("exposing %s: %w", name, err)
+	if front.Endpoint, err = a.expose(ctx, name, parent); err != nil {
+		return fmt.Errorf("exposing %s: %w", name, err)
 	}
-	return front, ctx.RegisterResourceOutputs(front, pulumi.Map{
-		"endpoint": front.Endpoint, "apiKeys": front.APIKeys, "metricsHost": front.MetricsHost,
-	})
+	return nil
 }
 
 // traffic is what the front's pods take and send.
@@ -197,7 +187,9 @@ func (a *AuthFrontArgs) traffic() allow {
 	open := allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{
 			&networkingv1.NetworkPolicyIngressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(portAPI)}},
-			&networkingv1.NetworkPolicyIngressRuleArgs{From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}},
+			&networkingv1.NetworkPolicyIngressRuleArgs{
+				From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portMetrics)},
+			},
 		},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
 			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
@@ -205,19 +197,26 @@ func (a *AuthFrontArgs) traffic() allow {
 	}
 	if a.Replicas > 1 {
 		handOn := networkingv1.NetworkPolicyPortArray{tcp(portQueue)}
-		open.ingress = append(open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn})
-		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{
-			To: podsOf(roleFront), Ports: append(handOn, tcp(portMetrics)), // where they look whether the others are there
-		})
+		open.ingress = append(
+			open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn},
+		)
+		// They look at the port of the probes whether the others are there.
+		look := append(networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}, handOn...)
+		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: look})
 	}
 	if a.OIDC != nil { // the provider may be anywhere
-		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(a.OIDC.issuerPort())}})
+		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{
+			Ports: networkingv1.NetworkPolicyPortArray{tcp(a.OIDC.issuerPort())},
+		})
 	}
 	return open
 }
 
-// keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the front ever sees of them.
-func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+// keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the
+// front ever sees of them.
+func (a *AuthFrontArgs) keys(
+	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
 	current, all := pulumi.StringMap{}, pulumi.StringMap{}
 	for _, team := range a.Teams {
 		generations := team.Keys
@@ -230,7 +229,8 @@ func (a *AuthFrontArgs) keys(ctx *pulumi.Context, name string, front *AuthFront,
 				resource = fmt.Sprintf("%s-%d", resource, generation)
 			}
 			key, err := random.NewRandomPassword(ctx, resource, &random.RandomPasswordArgs{
-				Length: pulumi.Int(keyLength), Special: pulumi.Bool(false), // no character that a shell or a header would need quoted
+				// no character that a shell or a header would need quoted
+				Length: pulumi.Int(keyLength), Special: pulumi.Bool(false),
 			}, opts...)
 			if err != nil {
 				return pulumi.StringPtrOutput{}, err
@@ -262,10 +262,13 @@ func hashedKeys(keys map[string]string) string {
 	return strings.Join(lines, "")
 }
 
-func (a *AuthFrontArgs) config(ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+// haproxyConfigMap has everything that HAProxy reads but secrets, and oauth2-proxy's files.
+func (a *AuthFrontArgs) haproxyConfigMap(
+	ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
 	hosts := pulumi.StringArray{fronts}
-	for _, route := range a.Routes {
-		hosts = append(hosts, route.Host)
+	for _, pool := range a.Pools {
+		hosts = append(hosts, pool.Host)
 	}
 	haproxy := hosts.ToStringArrayOutput().ApplyT(func(hosts []string) (string, error) {
 		return a.haproxyConfig(hosts[1:], hosts[0])
@@ -319,66 +322,81 @@ func (a *AuthFrontArgs) staticFiles() map[string]string {
 	return all
 }
 
-func (a *AuthFrontArgs) deployment(ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret, opts ...pulumi.ResourceOption) error {
-	container := &corev1.ContainerArgs{
-		Name:            pulumi.String("haproxy"),
-		Image:           pulumi.String(a.Image),
-		Command:         pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
-		Ports:           corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)},
-		ReadinessProbe:  httpProbe(portNameMetrics, "/readyz", 2, 2),
-		LivenessProbe:   httpProbe(portNameMetrics, "/healthz", 10, 3),
-		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(stopSeconds)}}},
-		Resources:       a.resources(),
-		Env:             corev1.EnvVarArray{podIPs()},
-		SecurityContext: restrictedContainer(),
-		VolumeMounts:    corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)},
-	}
-	volumes := corev1.VolumeArray{configVolume("config", config, 0o444), secretVolume("keys", keys)}
-	add := func(volume, path, secret string) {
-		volumes = append(volumes, secretVolume(volume, pulumi.String(secret)))
-		container.VolumeMounts = append(container.VolumeMounts.(corev1.VolumeMountArray), mount(volume, path, true))
-	}
-	if a.KeysSecret != "" {
-		add("own-keys", "/etc/haproxy-own-keys", a.KeysSecret)
-	}
-	if a.TLSSecret != "" {
-		add("tls", "/etc/haproxy-tls", a.TLSSecret)
-		volumes = append(volumes, scratch("run"))
-		container.VolumeMounts = append(container.VolumeMounts.(corev1.VolumeMountArray), mount("run", "/run/haproxy", false))
-	}
-	if a.Replicas > 1 {
-		container.Ports = append(container.Ports.(corev1.ContainerPortArray), containerPort(portNameQueue, portQueue))
-	}
+func (a *AuthFrontArgs) deployment(
+	ctx *pulumi.Context, name string, config, keys pulumi.StringPtrInput, signIn *corev1.Secret,
+	opts ...pulumi.ResourceOption,
+) error {
+	volumes, mounts := a.volumes(config, keys)
 	var sidecars corev1.ContainerArray
 	if a.OIDC != nil {
-		sidecars = append(sidecars, a.OIDC.container(signIn))
+		sidecars = append(sidecars, a.OIDC.oauth2ProxyContainer(signIn))
 		if a.OIDC.CABundle != "" {
 			volumes = append(volumes, configVolume("ca", pulumi.String(a.OIDC.CABundle), 0o444))
 		}
 	}
+	timeouts := pulumi.Timeouts(&pulumi.CustomTimeouts{Create: seconds(startSeconds), Update: seconds(startSeconds)})
 	_, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, roleFront, name, name),
 		Spec: &appsv1.DeploymentSpecArgs{
 			Replicas: pulumi.Int(a.Replicas),
 			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
-			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
-				MaxSurge: pulumi.Int(1), MaxUnavailable: pulumi.Int(0),
-			}},
+			Strategy: &appsv1.DeploymentStrategyArgs{
+				Type:          pulumi.String("RollingUpdate"),
+				RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{MaxSurge: pulumi.Int(1), MaxUnavailable: pulumi.Int(0)},
+			},
 			Template: podTemplate(labels(roleFront, name), &corev1.PodSpecArgs{
 				AutomountServiceAccountToken:  pulumi.Bool(false),
 				SecurityContext:               restrictedPod(uidHAProxy),
 				TerminationGracePeriodSeconds: pulumi.Int(stopSeconds + a.MaxSeconds + 20),
 				TopologySpreadConstraints: corev1.TopologySpreadConstraintArray{&corev1.TopologySpreadConstraintArgs{
-					MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"), WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
-					LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
+					MaxSkew: pulumi.Int(1), TopologyKey: pulumi.String("kubernetes.io/hostname"),
+					WhenUnsatisfiable: pulumi.String("ScheduleAnyway"),
+					LabelSelector:     &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleFront, name)},
 				}},
 				InitContainers: sidecars, // they start first and end last
-				Containers:     corev1.ContainerArray{container},
+				Containers:     corev1.ContainerArray{a.haproxyContainer(mounts)},
 				Volumes:        volumes,
 			}),
 		},
-	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: seconds(startSeconds), Update: seconds(startSeconds)})}, opts...)...)
+	}, append([]pulumi.ResourceOption{timeouts}, opts...)...)
 	return err
+}
+
+// volumes of the front's pod, and where HAProxy sees them.
+func (a *AuthFrontArgs) volumes(config, keys pulumi.StringPtrInput) (corev1.VolumeArray, corev1.VolumeMountArray) {
+	volumes := corev1.VolumeArray{configVolume("config", config, 0o444), secretVolume("keys", keys)}
+	mounts := corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)}
+	if a.KeysSecret != "" {
+		volumes = append(volumes, secretVolume("own-keys", pulumi.String(a.KeysSecret)))
+		mounts = append(mounts, mount("own-keys", "/etc/haproxy-own-keys", true))
+	}
+	if a.TLSSecret != "" {
+		volumes = append(volumes, secretVolume("tls", pulumi.String(a.TLSSecret)), scratch("run"))
+		mounts = append(mounts, mount("tls", "/etc/haproxy-tls", true), mount("run", "/run/haproxy", false))
+	}
+	return volumes, mounts
+}
+
+func (a *AuthFrontArgs) haproxyContainer(mounts corev1.VolumeMountArray) *corev1.ContainerArgs {
+	ports := corev1.ContainerPortArray{containerPort(portNameHTTP, portAPI), containerPort(portNameMetrics, portMetrics)}
+	if a.Replicas > 1 {
+		ports = append(ports, containerPort(portNameQueue, portQueue))
+	}
+	return &corev1.ContainerArgs{
+		Name:           pulumi.String("haproxy"),
+		Image:          pulumi.String(a.Image),
+		Command:        pulumi.ToStringArray([]string{"haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"}),
+		Ports:          ports,
+		ReadinessProbe: httpProbe(portNameMetrics, "/readyz", 2, 2),
+		LivenessProbe:  httpProbe(portNameMetrics, "/healthz", 10, 3),
+		Lifecycle: &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{
+			Sleep: &corev1.SleepActionArgs{Seconds: pulumi.Int(stopSeconds)},
+		}},
+		Resources:       a.resources(),
+		Env:             corev1.EnvVarArray{podIPs()},
+		SecurityContext: restrictedContainer(),
+		VolumeMounts:    mounts,
+	}
 }
 
 // podIPs tell HAProxy whether the pod has an IPv6 address.
@@ -388,15 +406,20 @@ func podIPs() *corev1.EnvVarArgs {
 	}}
 }
 
-// podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and they find each other.
-func (a *AuthFrontArgs) podsService(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
+// podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and
+// they find each other.
+func (a *AuthFrontArgs) podsService(
+	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
+) error {
 	metadata := named(a.Namespace, roleFront, name, name+"-pods")
 	metadata.Annotations = skipAwait()
-	service, err := corev1.NewService(ctx, name+"-pods", &corev1.ServiceArgs{Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
-		ClusterIP: pulumi.String("None"),
-		Selector:  selectInstance(roleFront, name),
-		Ports:     corev1.ServicePortArray{tcpPort(portNameMetrics, portMetrics)},
-	}}, opts...)
+	service, err := corev1.NewService(ctx, name+"-pods", &corev1.ServiceArgs{
+		Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
+			ClusterIP: pulumi.String("None"),
+			Selector:  selectInstance(roleFront, name),
+			Ports:     corev1.ServicePortArray{tcpPort(portNameMetrics, portMetrics)},
+		},
+	}, opts...)
 	if err != nil {
 		return err
 	}

@@ -11,29 +11,30 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
+// Engine is what scales a pool.
+type Engine string
+
 // Autoscaling engines.
 const (
-	EngineHPA  = "hpa"  // a HorizontalPodAutoscaler on an external metric, which prometheus-adapter must serve
-	EngineKEDA = "keda" // a ScaledObject, which asks Prometheus itself
+	EngineHPA  Engine = "hpa"  // a HorizontalPodAutoscaler on an external metric, which prometheus-adapter must serve
+	EngineKEDA Engine = "keda" // a ScaledObject, which asks Prometheus itself
 )
 
 // AutoscalingArgs says how one pool grows and shrinks.
 type AutoscalingArgs struct {
 	Namespace pulumi.StringInput
 	// Engine is EngineHPA or EngineKEDA.
-	Engine string
-	// Pool is the value of the metrics' label "pool".
-	Pool string
+	Engine Engine
+	// Pool that grows and shrinks between its bounds. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a
+	// request comes.
+	Pool Pool
 	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
-	WorkloadKind string
+	WorkloadKind WorkloadKind
 	WorkloadName pulumi.StringInput
-	// Min and Max replicas. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a request comes.
-	Min, Max int
-	// Slots is the number of requests that one pod answers at a time, for each model.
-	Slots int
 	// QueryURL is where KEDA asks Prometheus.
 	QueryURL pulumi.StringInput
-	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit). Default: 900.
+	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit).
+	// Default: 900.
 	QuietSeconds int
 }
 
@@ -45,31 +46,44 @@ type Autoscaling struct {
 const (
 	// loadMetric counts requests in flight and queued: a queue alone is 0 until every slot is taken, and would flap.
 	loadMetric = "ollama_requests_inflight"
-	// wakeMetric is above 0 for two minutes after a request: most looks at a pool that is asked now and then find nothing in flight.
+	// wakeMetric is above 0 for two minutes after a request: most looks at a pool that is asked now and then find nothing
+	// in flight.
 	wakeMetric = "ollama_requests_per_second"
-	// loadPercent of a pod's slots is the target: a new pod takes minutes to start, so ask for it before the last slot is taken.
+	// loadPercent of a pod's slots is the target: a new pod takes minutes to start, so ask for it before the last slot is
+	// taken.
 	loadPercent = 75
-	// scaleUpPeriod in seconds: a pool may double once in the time that a pod needs to load its model, and see what that gains.
+	// scaleUpPeriod in seconds: a pool may double once in the time that a pod needs to load its model, and see what that
+	// gains.
 	scaleUpPeriod = 120
 	// pollSeconds is how often KEDA looks whether an idle pool is asked for.
 	pollSeconds = 5
 )
 
+func (a AutoscalingArgs) withDefaults() *AutoscalingArgs {
+	setDefault(&a.WorkloadKind, Deployment)
+	setDefault(&a.QuietSeconds, 900)
+	return &a
+}
+
 // NewAutoscaling makes the pool's autoscaler. The Deployment that it scales must leave its replicas alone.
-func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opts ...pulumi.ResourceOption) (*Autoscaling, error) {
-	a := *args
+func NewAutoscaling(
+	ctx *pulumi.Context, name string, args *AutoscalingArgs, opts ...pulumi.ResourceOption,
+) (*Autoscaling, error) {
+	a := args.withDefaults()
 	if a.Engine != EngineHPA && a.Engine != EngineKEDA {
 		return nil, fmt.Errorf("Autoscaling %s: engine is %q: use %s or %s", name, a.Engine, EngineHPA, EngineKEDA)
 	}
-	if a.Min < 0 || a.Min == 0 && a.Engine != EngineKEDA || a.Max < max(a.Min, 1) {
-		return nil, fmt.Errorf("Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name, a.Min, a.Max, EngineKEDA)
+	bounds := a.Pool.Replicas
+	if bounds.Min < 0 || bounds.Idle() && a.Engine != EngineKEDA || bounds.Max < max(bounds.Min, 1) {
+		return nil, fmt.Errorf(
+			"Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name,
+			bounds.Min, bounds.Max, EngineKEDA,
+		)
 	}
-
-	setDefault(&a.WorkloadKind, "Deployment")
-	setDefault(&a.QuietSeconds, 900)
 	autoscaling := &Autoscaling{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:Autoscaling", name, pulumi.Map{
-		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(a.Min), "max": pulumi.Int(a.Max),
+		"namespace": a.Namespace, "engine": pulumi.String(a.Engine), "min": pulumi.Int(bounds.Min),
+		"max": pulumi.Int(bounds.Max),
 	}, autoscaling, opts...); err != nil {
 		return nil, err
 	}
@@ -85,7 +99,7 @@ func NewAutoscaling(ctx *pulumi.Context, name string, args *AutoscalingArgs, opt
 
 // target is the load that one pod should have. Tenths keep small pools exact: 75 % of one slot is 0.7, not 0.
 func (a *AutoscalingArgs) target() string {
-	return strconv.FormatFloat(float64(a.Slots*loadPercent/10)/10, 'f', 1, 64)
+	return strconv.FormatFloat(float64(a.Pool.slots()*loadPercent/10)/10, 'f', 1, 64)
 }
 
 // A policy limits how many pods come or go in a period.
@@ -103,10 +117,14 @@ func (a *AutoscalingArgs) down() []scalingPolicy {
 	return []scalingPolicy{{"Pods", 1, a.QuietSeconds / 3}}
 }
 
-func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
+func (a *AutoscalingArgs) horizontalPodAutoscaler(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) error {
 	policies := func(list []scalingPolicy) (all autoscalingv2.HPAScalingPolicyArray) {
 		for _, p := range list {
-			all = append(all, &autoscalingv2.HPAScalingPolicyArgs{Type: pulumi.String(p.kind), Value: pulumi.Int(p.value), PeriodSeconds: pulumi.Int(p.seconds)})
+			all = append(all, &autoscalingv2.HPAScalingPolicyArgs{
+				Type: pulumi.String(p.kind), Value: pulumi.Int(p.value), PeriodSeconds: pulumi.Int(p.seconds),
+			})
 		}
 		return all
 	}
@@ -116,22 +134,29 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 			ScaleTargetRef: &autoscalingv2.CrossVersionObjectReferenceArgs{
 				ApiVersion: pulumi.String("apps/v1"), Kind: pulumi.String(a.WorkloadKind), Name: a.WorkloadName,
 			},
-			MinReplicas: pulumi.Int(a.Min),
-			MaxReplicas: pulumi.Int(a.Max),
+			MinReplicas: pulumi.Int(a.Pool.Replicas.Min),
+			MaxReplicas: pulumi.Int(a.Pool.Replicas.Max),
 			Metrics: autoscalingv2.MetricSpecArray{&autoscalingv2.MetricSpecArgs{
-				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the replicas as they are.
+				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the
+				// replicas as they are.
 				Type: pulumi.String("External"),
 				External: &autoscalingv2.ExternalMetricSourceArgs{
 					Metric: &autoscalingv2.MetricIdentifierArgs{
 						Name:     pulumi.String(loadMetric),
-						Selector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{"pool": pulumi.String(a.Pool)}},
+						Selector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{"pool": pulumi.String(a.Pool.Name)}},
 					},
-					Target: &autoscalingv2.MetricTargetArgs{Type: pulumi.String("AverageValue"), AverageValue: pulumi.String(a.target())},
+					Target: &autoscalingv2.MetricTargetArgs{
+						Type: pulumi.String("AverageValue"), AverageValue: pulumi.String(a.target()),
+					},
 				},
 			}},
 			Behavior: &autoscalingv2.HorizontalPodAutoscalerBehaviorArgs{
-				ScaleUp:   &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(0), Policies: policies(a.up())},
-				ScaleDown: &autoscalingv2.HPAScalingRulesArgs{StabilizationWindowSeconds: pulumi.Int(a.QuietSeconds), Policies: policies(a.down())},
+				ScaleUp: &autoscalingv2.HPAScalingRulesArgs{
+					StabilizationWindowSeconds: pulumi.Int(0), Policies: policies(a.up()),
+				},
+				ScaleDown: &autoscalingv2.HPAScalingRulesArgs{
+					StabilizationWindowSeconds: pulumi.Int(a.QuietSeconds), Policies: policies(a.down()),
+				},
 			},
 		},
 	}, opts...)
@@ -141,7 +166,9 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(ctx *pulumi.Context, name stri
 func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	policies := func(list []scalingPolicy) (all pulumi.Array) {
 		for _, p := range list {
-			all = append(all, pulumi.Map{"type": pulumi.String(p.kind), "value": pulumi.Int(p.value), "periodSeconds": pulumi.Int(p.seconds)})
+			all = append(all, pulumi.Map{
+				"type": pulumi.String(p.kind), "value": pulumi.Int(p.value), "periodSeconds": pulumi.Int(p.seconds),
+			})
 		}
 		return all
 	}
@@ -151,7 +178,7 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 			"metricType": pulumi.String("AverageValue"),
 			"metadata": pulumi.Map{
 				"serverAddress": a.QueryURL,
-				"query":         pulumi.Sprintf("sum(%s{namespace=%q,pool=%q})", metric, a.Namespace, a.Pool),
+				"query":         pulumi.Sprintf("sum(%s{namespace=%q,pool=%q})", metric, a.Namespace, a.Pool.Name),
 				"threshold":     pulumi.String(threshold),
 				// No number is not 0: a Prometheus that has just started knows nothing yet.
 				"ignoreNullValues": pulumi.String("false"),
@@ -159,18 +186,21 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 		}
 	}
 	triggers := pulumi.Array{trigger(loadMetric, a.target())}
-	if a.Min == 0 {
+	if a.Pool.Replicas.Idle() {
 		// So high a threshold never asks for more than the one pod that keeps the pool awake.
 		triggers = append(triggers, trigger(wakeMetric, "1000000"))
 	}
-	// There is no fallback: without numbers both KEDA and the HPA leave the replicas as they are, and that is what is wanted.
+	// There is no fallback: without numbers both KEDA and the HPA leave the replicas as they are, and that is what is
+	// wanted.
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("keda.sh/v1alpha1"), Kind: pulumi.String("ScaledObject"),
 		Metadata: named(a.Namespace, roleServer, name, name),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
-			"scaleTargetRef":  pulumi.Map{"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName},
-			"minReplicaCount": pulumi.Int(a.Min),
-			"maxReplicaCount": pulumi.Int(a.Max),
+			"scaleTargetRef": pulumi.Map{
+				"apiVersion": pulumi.String("apps/v1"), "kind": pulumi.String(a.WorkloadKind), "name": a.WorkloadName,
+			},
+			"minReplicaCount": pulumi.Int(a.Pool.Replicas.Min),
+			"maxReplicaCount": pulumi.Int(a.Pool.Replicas.Max),
 			"pollingInterval": pulumi.Int(pollSeconds),
 			"cooldownPeriod":  pulumi.Int(a.QuietSeconds),
 			// A new pool has never been active: let it live as long as one that was.

@@ -10,21 +10,25 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Where the GPUs' own metrics come from.
+// DCGMSource is where the GPUs' own metrics come from.
+type DCGMSource string
+
+// Sources of the GPUs' own metrics.
 const (
-	DCGMNone     = "none"     // nowhere, or an operator's Prometheus has them already
-	DCGMExisting = "existing" // the exporters of the GPU operator
-	DCGMDeploy   = "deploy"   // exporters of our own, for a cluster without the GPU operator
+	DCGMNone     DCGMSource = "none"     // nowhere, or an operator's Prometheus has them already
+	DCGMExisting DCGMSource = "existing" // the exporters of the GPU operator
+	DCGMDeploy   DCGMSource = "deploy"   // exporters of our own, for a cluster without the GPU operator
 )
 
-// dcgmSuffix ends the name of the namespace of our own exporters: to tell which pod has which GPU they read a socket of the kubelet, which Pod
-// Security forbids in the namespace of everything else.
+// dcgmSuffix ends the name of the namespace of our own exporters: to tell which pod has which GPU they read a socket of
+// the kubelet, which Pod Security forbids in the namespace of everything else.
 const dcgmSuffix = "-dcgm"
 
 // dcgmExporter runs an exporter on each NVIDIA node and returns the name that resolves to all of them.
-func (a *ObservabilityArgs) dcgmExporter(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringInput, error) {
+func (a *ObservabilityArgs) dcgmExporter(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringInput, error) {
 	instance := name + dcgmSuffix
-	const sockets = "/var/lib/kubelet/pod-resources"
 	space, err := corev1.NewNamespace(ctx, instance, &corev1.NamespaceArgs{Metadata: &metav1.ObjectMetaArgs{
 		Name:   pulumi.Sprintf("%s%s", a.Namespace, dcgmSuffix),
 		Labels: pulumi.StringMap{"pod-security.kubernetes.io/enforce": pulumi.String("privileged")},
@@ -33,51 +37,12 @@ func (a *ObservabilityArgs) dcgmExporter(ctx *pulumi.Context, name string, opts 
 		return nil, err
 	}
 	namespace := space.Metadata.Name().Elem()
-	present := func(label string) *corev1.NodeSelectorTermArgs {
-		return &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray{
-			&corev1.NodeSelectorRequirementArgs{Key: pulumi.String(label), Operator: pulumi.String("Exists")},
-		}}
-	}
 	if _, err := appsv1.NewDaemonSet(ctx, instance, &appsv1.DaemonSetArgs{
 		Metadata: named(namespace, roleDCGM, instance, instance),
 		Spec: &appsv1.DaemonSetSpecArgs{
 			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleDCGM, instance)},
 			Template: &corev1.PodTemplateSpecArgs{
-				Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleDCGM, instance)},
-				Spec: &corev1.PodSpecArgs{
-					AutomountServiceAccountToken: pulumi.Bool(false),
-					RuntimeClassName:             optional(a.DCGMRuntimeClass),
-					Affinity: &corev1.AffinityArgs{NodeAffinity: &corev1.NodeAffinityArgs{
-						// The labels of NVIDIA's feature discovery, and of GKE.
-						RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{NodeSelectorTerms: corev1.NodeSelectorTermArray{
-							present("nvidia.com/gpu.present"), present("cloud.google.com/gke-accelerator"),
-						}},
-					}},
-					Tolerations: corev1.TolerationArray{&corev1.TolerationArgs{Key: pulumi.String("nvidia.com/gpu"), Operator: pulumi.String("Exists")}},
-					Containers: corev1.ContainerArray{&corev1.ContainerArgs{
-						Name:  pulumi.String("dcgm-exporter"),
-						Image: pulumi.String(a.DCGMImage),
-						Env: env(
-							"DCGM_EXPORTER_LISTEN", ":"+strconv.Itoa(portDCGM),
-							"DCGM_EXPORTER_KUBERNETES", "true", // whose GPU it is
-							"NVIDIA_VISIBLE_DEVICES", "all", // to look at, without taking any from the pods
-						),
-						Ports:          corev1.ContainerPortArray{containerPort(portNameMetrics, portDCGM)},
-						ReadinessProbe: httpProbe(portNameMetrics, "/health", 15, 4),
-						LivenessProbe:  httpProbe(portNameMetrics, "/health", 30, 10), // it needs a minute to find the GPUs
-						Resources:      requests("50m", "512Mi"),
-						SecurityContext: &corev1.SecurityContextArgs{
-							RunAsUser: pulumi.Int(0), // the kubelet's socket is root's
-							Capabilities: &corev1.CapabilitiesArgs{
-								Drop: pulumi.ToStringArray([]string{"ALL"}), Add: pulumi.ToStringArray([]string{"SYS_ADMIN"}), // NVIDIA's profiling counters
-							},
-						},
-						VolumeMounts: corev1.VolumeMountArray{mount("pod-resources", sockets, true)},
-					}},
-					Volumes: corev1.VolumeArray{&corev1.VolumeArgs{
-						Name: pulumi.String("pod-resources"), HostPath: &corev1.HostPathVolumeSourceArgs{Path: pulumi.String(sockets)},
-					}},
-				},
+				Metadata: &metav1.ObjectMetaArgs{Labels: labels(roleDCGM, instance)}, Spec: a.dcgmPod(),
 			},
 		},
 	}, opts...); err != nil {
@@ -86,7 +51,8 @@ func (a *ObservabilityArgs) dcgmExporter(ctx *pulumi.Context, name string, opts 
 	service, err := corev1.NewService(ctx, instance, &corev1.ServiceArgs{
 		Metadata: annotated(named(namespace, roleDCGM, instance, instance), skipAwait()),
 		Spec: &corev1.ServiceSpecArgs{
-			ClusterIP: pulumi.String("None"), Selector: selectInstance(roleDCGM, instance), Ports: corev1.ServicePortArray{tcpPort(portNameMetrics, portDCGM)},
+			ClusterIP: pulumi.String("None"), Selector: selectInstance(roleDCGM, instance),
+			Ports: corev1.ServicePortArray{tcpPort(portNameMetrics, portDCGM)},
 		},
 	}, opts...)
 	if err != nil {
@@ -100,4 +66,60 @@ func (a *ObservabilityArgs) dcgmExporter(ctx *pulumi.Context, name string, opts 
 		return nil, err
 	}
 	return pulumi.Sprintf("%s.%s.svc", service.Metadata.Name().Elem(), namespace), nil
+}
+
+// podResources is the folder of the kubelet's socket.
+const podResources = "/var/lib/kubelet/pod-resources"
+
+// dcgmPod runs on nodes with NVIDIA's GPUs.
+func (a *ObservabilityArgs) dcgmPod() *corev1.PodSpecArgs {
+	present := func(label string) *corev1.NodeSelectorTermArgs {
+		return &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray{
+			&corev1.NodeSelectorRequirementArgs{Key: pulumi.String(label), Operator: pulumi.String("Exists")},
+		}}
+	}
+	return &corev1.PodSpecArgs{
+		AutomountServiceAccountToken: pulumi.Bool(false),
+		RuntimeClassName:             optional(a.DCGMRuntimeClass),
+		Affinity: &corev1.AffinityArgs{NodeAffinity: &corev1.NodeAffinityArgs{
+			// The labels of NVIDIA's feature discovery, and of GKE.
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{
+				NodeSelectorTerms: corev1.NodeSelectorTermArray{
+					present("nvidia.com/gpu.present"), present("cloud.google.com/gke-accelerator"),
+				},
+			},
+		}},
+		Tolerations: corev1.TolerationArray{&corev1.TolerationArgs{
+			Key: pulumi.String("nvidia.com/gpu"), Operator: pulumi.String("Exists"),
+		}},
+		Containers: corev1.ContainerArray{a.dcgmContainer()},
+		Volumes: corev1.VolumeArray{&corev1.VolumeArgs{
+			Name:     pulumi.String("pod-resources"),
+			HostPath: &corev1.HostPathVolumeSourceArgs{Path: pulumi.String(podResources)},
+		}},
+	}
+}
+
+func (a *ObservabilityArgs) dcgmContainer() *corev1.ContainerArgs {
+	return &corev1.ContainerArgs{
+		Name:  pulumi.String("dcgm-exporter"),
+		Image: pulumi.String(a.DCGMImage),
+		Env: env(
+			"DCGM_EXPORTER_LISTEN", ":"+strconv.Itoa(portDCGM),
+			"DCGM_EXPORTER_KUBERNETES", "true", // whose GPU it is
+			"NVIDIA_VISIBLE_DEVICES", "all", // to look at, without taking any from the pods
+		),
+		Ports:          corev1.ContainerPortArray{containerPort(portNameMetrics, portDCGM)},
+		ReadinessProbe: httpProbe(portNameMetrics, "/health", 15, 4),
+		LivenessProbe:  httpProbe(portNameMetrics, "/health", 30, 10), // it needs a minute to find the GPUs
+		Resources:      requests("50m", "512Mi"),
+		SecurityContext: &corev1.SecurityContextArgs{
+			RunAsUser: pulumi.Int(0), // the kubelet's socket is root's
+			Capabilities: &corev1.CapabilitiesArgs{
+				Drop: pulumi.ToStringArray([]string{"ALL"}),
+				Add:  pulumi.ToStringArray([]string{"SYS_ADMIN"}), // NVIDIA's profiling counters
+			},
+		},
+		VolumeMounts: corev1.VolumeMountArray{mount("pod-resources", podResources, true)},
+	}
 }

@@ -1,4 +1,5 @@
-// Package components holds the six parts of an Ollama platform on Kubernetes, each a Pulumi ComponentResource that works alone:
+// Package components holds the six parts of an Ollama platform on Kubernetes, each a Pulumi ComponentResource that
+// works alone:
 //
 //	ModelStore    the claim that holds the models, and the one Job that may write to it
 //	OllamaServer  one pool of Ollama pods, which read the store and answer requests
@@ -7,8 +8,8 @@
 //	Autoscaling   one HorizontalPodAutoscaler or KEDA ScaledObject for one pool
 //	Nodes         Karpenter's NodePools and Kueue's LocalQueues: on whose nodes, and from whose quota, pools run
 //
-// A component never reads stack config and never creates a provider: package stacks does both. What decides which objects exist is a
-// plain Go value in the args; everything else is a pulumi Input, so that names flow from the component that makes an object to the one
-// that uses it. Programs that other programs run (haproxy.cfg, shell scripts, rules, the dashboard) are files under files/, checked there by
-// their own binaries.
+// A component never reads stack config and never creates a provider: package stacks does both. What decides which
+// objects exist is a plain Go value in the args; everything else is a pulumi Input, so that names flow from the
+// component that makes an object to the one that uses it. Programs that other programs run (haproxy.cfg, shell scripts,
+// rules, the dashboard) are files under files/, checked there by their own binaries.
 package components

@@ -11,14 +11,20 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Expose makes the front reachable from outside the cluster, in one way. The zero value leaves it inside.
-type Expose struct {
-	LoadBalancer *LoadBalancer
-	Ingress      *Ingress
-	Gateway      *Gateway
+// Expose is one way to make the front reachable from outside the cluster: a LoadBalancer, an Ingress or a Gateway.
+type Expose interface {
+	// https tells whether clients use HTTPS even where the front itself speaks plain HTTP.
+	https() bool
+	// shape changes the front's Service before it is made.
+	shape(service *corev1.ServiceSpecArgs)
+	// publish makes what stands before the front's Service, and returns the URL that clients use.
+	publish(
+		ctx *pulumi.Context, name string, front *AuthFrontArgs, service *corev1.Service, opts ...pulumi.ResourceOption,
+	) (pulumi.StringOutput, error)
 }
 
-// LoadBalancer asks the cloud for an address. Without AuthFrontArgs.TLSSecret the front speaks plain HTTP there: use it on a private network.
+// LoadBalancer asks the cloud for an address. Without AuthFrontArgs.TLSSecret the front speaks plain HTTP there: use it
+// on a private network.
 type LoadBalancer struct {
 	// Host is the name that leads to the address, for the endpoint's URL. Default: the address.
 	Host string
@@ -48,54 +54,41 @@ type Gateway struct {
 	Listener string
 }
 
+// inside leaves the front inside the cluster.
+type inside struct{}
+
+// exposure is a.Expose, or what stands for none.
+func (a *AuthFrontArgs) exposure() Expose {
+	if a.Expose == nil {
+		return inside{}
+	}
+	return a.Expose
+}
+
 // expose makes the Service that users reach, what stands before it, and the endpoint's URL.
-func (a *AuthFrontArgs) expose(ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption) error {
+func (a *AuthFrontArgs) expose(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
 	spec := &corev1.ServiceSpecArgs{
 		Type:     pulumi.String("ClusterIP"),
 		Selector: selectInstance(roleFront, name),
 		Ports: corev1.ServicePortArray{&corev1.ServicePortArgs{
-			Name: pulumi.String(portNameHTTP), Port: pulumi.Int(a.servicePort()), TargetPort: pulumi.String(portNameHTTP), Protocol: pulumi.String("TCP"),
+			Name: pulumi.String(portNameHTTP), Port: pulumi.Int(a.servicePort()), TargetPort: pulumi.String(portNameHTTP),
+			Protocol: pulumi.String("TCP"),
 		}},
 	}
-	if lb := a.Expose.LoadBalancer; lb != nil {
-		spec.Type = pulumi.String("LoadBalancer")
-		if len(lb.SourceRanges) > 0 {
-			spec.LoadBalancerSourceRanges = pulumi.ToStringArray(lb.SourceRanges)
-		}
-	}
-	service, err := corev1.NewService(ctx, name, &corev1.ServiceArgs{Metadata: named(a.Namespace, roleFront, name, name), Spec: spec}, opts...)
+	a.exposure().shape(spec)
+	service, err := corev1.NewService(ctx, name, &corev1.ServiceArgs{
+		Metadata: named(a.Namespace, roleFront, name, name), Spec: spec,
+	}, opts...)
 	if err != nil {
-		return err
+		return pulumi.StringOutput{}, err
 	}
-	switch {
-	case a.Expose.Gateway != nil:
-		front.Endpoint = pulumi.String("https://" + a.Expose.Gateway.Host).ToStringOutput()
-		return a.httpRoute(ctx, name, service, opts...)
-	case a.Expose.Ingress != nil:
-		front.Endpoint = pulumi.String(a.Expose.Ingress.url()).ToStringOutput()
-		return a.ingress(ctx, name, service, opts...)
-	case a.Expose.LoadBalancer != nil && a.Expose.LoadBalancer.Host != "":
-		front.Endpoint = pulumi.String(a.scheme() + a.Expose.LoadBalancer.Host).ToStringOutput()
-	case a.Expose.LoadBalancer != nil:
-		front.Endpoint = service.Status.LoadBalancer().Ingress().Index(pulumi.Int(0)).ApplyT(func(address corev1.LoadBalancerIngress) string {
-			if address.Hostname != nil {
-				return a.scheme() + *address.Hostname
-			}
-			if address.Ip != nil {
-				return a.scheme() + *address.Ip
-			}
-			return ""
-		}).(pulumi.StringOutput)
-	default:
-		front.Endpoint = pulumi.Sprintf("%s%s.%s.svc.%s", a.scheme(), service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), a.ClusterDomain)
-	}
-	return nil
+	return a.exposure().publish(ctx, name, a, service, opts...)
 }
 
 // https tells whether users reach the front by HTTPS, whoever ends it.
-func (a *AuthFrontArgs) https() bool {
-	return a.TLSSecret != "" || a.Expose.Gateway != nil || a.Expose.Ingress != nil && a.Expose.Ingress.TLSSecret != ""
-}
+func (a *AuthFrontArgs) https() bool { return a.TLSSecret != "" || a.exposure().https() }
 
 // scheme and servicePort are those of the front itself.
 func (a *AuthFrontArgs) scheme() string {
@@ -112,66 +105,115 @@ func (a *AuthFrontArgs) servicePort() int {
 	return portService
 }
 
-func (i *Ingress) url() string {
-	if i.TLSSecret != "" {
-		return "https://" + i.Host
-	}
-	return "http://" + i.Host
+func (inside) https() bool                   { return false }
+func (inside) shape(*corev1.ServiceSpecArgs) {}
+
+func (inside) publish(
+	_ *pulumi.Context, _ string, front *AuthFrontArgs, service *corev1.Service, _ ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	name, namespace := service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem()
+	return pulumi.Sprintf("%s%s.%s.svc.%s", front.scheme(), name, namespace, front.ClusterDomain), nil
 }
 
-func (a *AuthFrontArgs) ingress(ctx *pulumi.Context, name string, service *corev1.Service, opts ...pulumi.ResourceOption) error {
-	in := a.Expose.Ingress
-	metadata := named(a.Namespace, roleFront, name, name)
-	// ingress-nginx would cut a generation after 60 s, refuse an image over 1 MB, and hold a stream back; other controllers ignore these.
-	metadata.Annotations = pulumi.StringMap{
+func (LoadBalancer) https() bool { return false }
+
+func (l LoadBalancer) shape(service *corev1.ServiceSpecArgs) {
+	service.Type = pulumi.String("LoadBalancer")
+	if len(l.SourceRanges) > 0 {
+		service.LoadBalancerSourceRanges = pulumi.ToStringArray(l.SourceRanges)
+	}
+}
+
+func (l LoadBalancer) publish(
+	_ *pulumi.Context, _ string, front *AuthFrontArgs, service *corev1.Service, _ ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	if l.Host != "" {
+		return pulumi.String(front.scheme() + l.Host).ToStringOutput(), nil
+	}
+	first := service.Status.LoadBalancer().Ingress().Index(pulumi.Int(0))
+	return first.ApplyT(func(address corev1.LoadBalancerIngress) string {
+		if address.Hostname != nil {
+			return front.scheme() + *address.Hostname
+		}
+		if address.Ip != nil {
+			return front.scheme() + *address.Ip
+		}
+		return ""
+	}).(pulumi.StringOutput), nil
+}
+
+func (i Ingress) https() bool                 { return i.TLSSecret != "" }
+func (Ingress) shape(*corev1.ServiceSpecArgs) {}
+
+func (i Ingress) publish(
+	ctx *pulumi.Context, name string, front *AuthFrontArgs, service *corev1.Service, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	metadata := named(front.Namespace, roleFront, name, name)
+	metadata.Annotations = i.annotations(front.BodyMiB)
+	spec := &networkingv1.IngressSpecArgs{
+		IngressClassName: optional(i.ClassName),
+		Rules: networkingv1.IngressRuleArray{&networkingv1.IngressRuleArgs{
+			Host: pulumi.String(i.Host),
+			Http: &networkingv1.HTTPIngressRuleValueArgs{Paths: networkingv1.HTTPIngressPathArray{
+				&networkingv1.HTTPIngressPathArgs{
+					Path: pulumi.String("/"), PathType: pulumi.String("Prefix"),
+					Backend: &networkingv1.IngressBackendArgs{Service: &networkingv1.IngressServiceBackendArgs{
+						Name: service.Metadata.Name().Elem(),
+						Port: &networkingv1.ServiceBackendPortArgs{Name: pulumi.String(portNameHTTP)},
+					}},
+				},
+			}},
+		}},
+	}
+	url := "http://" + i.Host
+	if i.TLSSecret != "" {
+		url = "https://" + i.Host
+		spec.Tls = networkingv1.IngressTLSArray{&networkingv1.IngressTLSArgs{
+			Hosts: pulumi.ToStringArray([]string{i.Host}), SecretName: pulumi.String(i.TLSSecret),
+		}}
+	}
+	_, err := networkingv1.NewIngress(ctx, name, &networkingv1.IngressArgs{Metadata: metadata, Spec: spec}, opts...)
+	return pulumi.String(url).ToStringOutput(), err
+}
+
+// annotations keep ingress-nginx from cutting a generation after 60 s, refusing an image over 1 MB, and holding a
+// stream back; other controllers ignore them.
+func (i Ingress) annotations(bodyMiB int) pulumi.StringMap {
+	annotations := pulumi.StringMap{
 		"nginx.ingress.kubernetes.io/proxy-read-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
 		"nginx.ingress.kubernetes.io/proxy-send-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
-		"nginx.ingress.kubernetes.io/proxy-body-size":           pulumi.String(fmt.Sprintf("%dm", a.BodyMiB)),
+		"nginx.ingress.kubernetes.io/proxy-body-size":           pulumi.String(fmt.Sprintf("%dm", bodyMiB)),
 		"nginx.ingress.kubernetes.io/proxy-buffering":           pulumi.String("off"),
 		"nginx.ingress.kubernetes.io/proxy-request-buffering":   pulumi.String("off"),
 		"nginx.ingress.kubernetes.io/proxy-next-upstream-tries": pulumi.String("1"), // the front does the retries
 	}
-	if in.ClusterIssuer != "" {
-		metadata.Annotations.(pulumi.StringMap)["cert-manager.io/cluster-issuer"] = pulumi.String(in.ClusterIssuer)
+	if i.ClusterIssuer != "" {
+		annotations["cert-manager.io/cluster-issuer"] = pulumi.String(i.ClusterIssuer)
 	}
-	spec := &networkingv1.IngressSpecArgs{Rules: networkingv1.IngressRuleArray{&networkingv1.IngressRuleArgs{
-		Host: pulumi.String(in.Host),
-		Http: &networkingv1.HTTPIngressRuleValueArgs{Paths: networkingv1.HTTPIngressPathArray{&networkingv1.HTTPIngressPathArgs{
-			Path: pulumi.String("/"), PathType: pulumi.String("Prefix"),
-			Backend: &networkingv1.IngressBackendArgs{Service: &networkingv1.IngressServiceBackendArgs{
-				Name: service.Metadata.Name().Elem(), Port: &networkingv1.ServiceBackendPortArgs{Name: pulumi.String(portNameHTTP)},
-			}},
-		}}},
-	}}}
-	if in.ClassName != "" {
-		spec.IngressClassName = pulumi.String(in.ClassName)
-	}
-	if in.TLSSecret != "" {
-		spec.Tls = networkingv1.IngressTLSArray{&networkingv1.IngressTLSArgs{
-			Hosts: pulumi.ToStringArray([]string{in.Host}), SecretName: pulumi.String(in.TLSSecret),
-		}}
-	}
-	_, err := networkingv1.NewIngress(ctx, name, &networkingv1.IngressArgs{Metadata: metadata, Spec: spec}, opts...)
-	return err
+	return annotations
 }
 
-func (a *AuthFrontArgs) httpRoute(ctx *pulumi.Context, name string, service *corev1.Service, opts ...pulumi.ResourceOption) error {
-	gateway := a.Expose.Gateway
-	parent := pulumi.Map{"name": pulumi.String(gateway.Name)}
-	if gateway.Namespace != "" {
-		parent["namespace"] = pulumi.String(gateway.Namespace)
+func (Gateway) https() bool                   { return true }
+func (Gateway) shape(*corev1.ServiceSpecArgs) {}
+
+func (g Gateway) publish(
+	ctx *pulumi.Context, name string, front *AuthFrontArgs, service *corev1.Service, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	parent := pulumi.Map{"name": pulumi.String(g.Name)}
+	if g.Namespace != "" {
+		parent["namespace"] = pulumi.String(g.Namespace)
 	}
-	if gateway.Listener != "" {
-		parent["sectionName"] = pulumi.String(gateway.Listener)
+	if g.Listener != "" {
+		parent["sectionName"] = pulumi.String(g.Listener)
 	}
 	// They cap the whole answer, not its silence: the front itself ends it in time.
-	limit := pulumi.String(seconds(a.MaxSeconds + 60))
+	limit := pulumi.String(seconds(front.MaxSeconds + 60))
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("gateway.networking.k8s.io/v1"), Kind: pulumi.String("HTTPRoute"),
-		Metadata: named(a.Namespace, roleFront, name, name),
+		Metadata: named(front.Namespace, roleFront, name, name),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{
 			"parentRefs": pulumi.Array{parent},
-			"hostnames":  pulumi.ToStringArray([]string{gateway.Host}),
+			"hostnames":  pulumi.ToStringArray([]string{g.Host}),
 			"rules": pulumi.Array{pulumi.Map{
 				"backendRefs": pulumi.Array{pulumi.Map{"name": service.Metadata.Name().Elem(), "port": pulumi.Int(portService)}},
 				// A gateway's own limits are often 15 s or 60 s: a generation takes longer.
@@ -179,5 +221,5 @@ func (a *AuthFrontArgs) httpRoute(ctx *pulumi.Context, name string, service *cor
 			}},
 		}},
 	}, opts...)
-	return err
+	return pulumi.String("https://" + g.Host).ToStringOutput(), err
 }

@@ -6,7 +6,8 @@ import (
 	"text/template"
 )
 
-// The programs and configurations that the pods run. They are files of their own so that haproxy -c, shellcheck, promtool and the like can check them.
+// The programs and configurations that the pods run. They are files of their own so that haproxy -c, shellcheck,
+// promtool and the like can check them.
 //
 //go:embed files
 var files embed.FS

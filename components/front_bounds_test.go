@@ -110,9 +110,13 @@ func TestABodyGivesItsRoomBackHoweverItsRequestEnds(t *testing.T) {
 	leave := func(send func(ctx context.Context)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go send(ctx)
-		require.Eventually(t, func() bool { return r.teamMetric(t, "ollama_front_body_bytes") != "0" }, 5*time.Second, 10*time.Millisecond)
+		require.Eventually(
+			t, func() bool { return r.teamMetric(t, "ollama_front_body_bytes") != "0" }, 5*time.Second, 10*time.Millisecond,
+		)
 		cancel()
-		require.Eventually(t, func() bool { return r.teamMetric(t, "ollama_front_body_bytes") == "0" }, 5*time.Second, 10*time.Millisecond)
+		require.Eventually(
+			t, func() bool { return r.teamMetric(t, "ollama_front_body_bytes") == "0" }, 5*time.Second, 10*time.Millisecond,
+		)
 	}
 	leave(func(ctx context.Context) { // one that waits
 		_, err := r.client.Do(request(t, "POST", r.api+"/api/chat", "key-ide", chat(1<<19)).WithContext(ctx))
@@ -153,7 +157,8 @@ func TestARequestEndsWithAnErrorWhenItLastsTooLong(t *testing.T) {
 		gone <- r.URL.Path
 	}))
 	for path, want := range map[string]string{
-		"/v1/chat/completions": "data: {\"error\":{\"message\":\"The answer took longer than a request may last here.\",\"type\":\"server_error\"," +
+		"/v1/chat/completions": "data: {\"error\":{\"message\":\"The answer took longer than a request may last " +
+			"here.\",\"type\":\"server_error\"," +
 			"\"param\":null,\"code\":\"request_too_long\"}}\n\ndata: [DONE]\n\n",
 		"/api/generate": "{\"error\":\"The answer took longer than a request may last here.\"}\n",
 		"/v1/messages": "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"timeout_error\"," +
@@ -199,7 +204,8 @@ func TestTheServerSeesNoHeaderThatItDoesNotNeed(t *testing.T) {
 	r, requests := startFront(t)
 	asked := request(t, "POST", r.api+"/api/chat", "key-ide", `{"model":"tiny"}`)
 	for _, name := range []string{
-		"X-Api-Key", "Api-Key", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Real-Ip", "Referer", "Origin", "Cookie", "User-Agent",
+		"X-Api-Key", "Api-Key", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Real-Ip", "Referer", "Origin",
+		"Cookie", "User-Agent",
 		"X-Forwarded-Groups", "X-Front-Source", "Via", "X-Anything", "Accept-Encoding", "Content-Encoding", "Upgrade", "Te",
 	} {
 		asked.Header.Set(name, "key-ide")
@@ -234,8 +240,10 @@ func TestTheLogIsJSONWhateverAClientSends(t *testing.T) {
 	wild := "\"\\\t\x01\x7f\xff\xc3('$(id)%[src]"
 	address := strings.TrimPrefix(r.api, "http://")
 	bodies := []string{
-		`{"model":["a-list"]}`, `{"model":"` + strings.Repeat(`\"`, 250) + `"}`, `{"model":"` + strings.Repeat("é", 250) + `"}`,
-		`{"model":"` + strings.Repeat("x", 5000) + `"}`, "{\"model\":\"a\xff\"}", `{"model":"a\u0000b"}`, `{"model":"\ud83d\ude00\ud83d"}`,
+		`{"model":["a-list"]}`, `{"model":"` + strings.Repeat(`\"`, 250) + `"}`,
+		`{"model":"` + strings.Repeat("é", 250) + `"}`,
+		`{"model":"` + strings.Repeat("x", 5000) + `"}`, "{\"model\":\"a\xff\"}", `{"model":"a\u0000b"}`,
+		`{"model":"\ud83d\ude00\ud83d"}`,
 		`{"model":"</script>"}`, `{"model":"tiny","prompt":"key-secret"}`,
 	}
 	for _, body := range bodies {
@@ -245,7 +253,8 @@ func TestTheLogIsJSONWhateverAClientSends(t *testing.T) {
 	for _, raw := range []string{
 		"GET /" + strings.Repeat("key-secret", 900) + " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n",
 		strings.Repeat("M", 9000) + " /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n",
-		"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX-Request-Id: " + wild + "\r\nX-Forwarded-For: " + wild + "\r\n\r\n",
+		"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " +
+			"key-ide\r\nX-Request-Id: " + wild + "\r\nX-Forwarded-For: " + wild + "\r\n\r\n",
 		"GET /" + wild + " HTTP/1.1\r\nHost: a\r\n\r\n",
 		"\x16\x03\x01 no HTTP\r\n\r\n",
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + wild,
@@ -261,7 +270,9 @@ func TestTheLogIsJSONWhateverAClientSends(t *testing.T) {
 	last := request(t, "GET", r.api+"/v1/models", "key-ide", "")
 	last.Header.Set("X-Request-Id", "the-last-one")
 	r.answer(t, last)
-	require.Eventually(t, func() bool { return strings.Contains(r.log.String(), "the-last-one") }, 5*time.Second, 20*time.Millisecond)
+	require.Eventually(
+		t, func() bool { return strings.Contains(r.log.String(), "the-last-one") }, 5*time.Second, 20*time.Millisecond,
+	)
 	lines := 0
 	for _, line := range strings.Split(r.log.String(), "\n") {
 		if !strings.HasPrefix(line, "{") { // HAProxy's own messages
@@ -301,7 +312,10 @@ func TestTeamsTakeTurnsInAQueue(t *testing.T) {
 		release <- struct{}{}
 		order = append(order, <-busy)
 	}
-	assert.Equal(t, []string{"ide 0", "slow 0", "ide 1", "ide 2", "ide 3"}, order)
+	// The first of both teams have the same turn.
+	assert.LessOrEqual(t, slices.Index(order, "slow 0"), 1, "%v", order)
+	order = slices.DeleteFunc(order, func(prompt string) bool { return prompt == "slow 0" })
+	assert.Equal(t, []string{"ide 0", "ide 1", "ide 2", "ide 3"}, order)
 	close(release)
 	for range waiting + 2 {
 		assert.Equal(t, "200", <-answers)
@@ -345,7 +359,9 @@ func TestKeysFromElsewhereAreReadAgainAndWrongLinesLeftOut(t *testing.T) {
 		require.NoError(t, os.Rename(file+".new", file))
 	}
 	empty := hashedKeys(map[string]string{"ide": ""})
-	write("no line at all\n" + hashedKeys(map[string]string{"nobody": "key-of-no-team"}) + empty + hashedKeys(map[string]string{"batch": "key-first"}))
+	write("no line at all\n" + hashedKeys(map[string]string{
+		"nobody": "key-of-no-team",
+	}) + empty + hashedKeys(map[string]string{"batch": "key-first"}))
 	r := startFile(t, args, own, config)
 	status := func(key string) int {
 		asked := request(t, "GET", r.api+"/v1/models", key, "")
@@ -372,7 +388,8 @@ func TestARenewedCertificateIsTakenOver(t *testing.T) {
 	config := writeFront(t, args, keys, own, stub(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
 	r := startFile(t, args, own, config)
 	certificateNow := func() []byte {
-		connection, err := tls.Dial("tcp", strings.TrimPrefix(r.api, "https://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is looked at only
+		// nolint:gosec // it is looked at only
+		connection, err := tls.Dial("tcp", strings.TrimPrefix(r.api, "https://"), &tls.Config{InsecureSkipVerify: true})
 		require.NoError(t, err)
 		defer connection.Close()
 		return connection.ConnectionState().PeerCertificates[0].Raw
@@ -382,5 +399,7 @@ func TestARenewedCertificateIsTakenOver(t *testing.T) {
 	folder := filepath.Dir(config)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "tls.crt"), []byte(certificate), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "tls.key"), []byte(key), 0o600))
-	require.Eventually(t, func() bool { return !bytes.Equal(certificateNow(), before) }, 20*time.Second, 200*time.Millisecond, "%s", r.log)
+	require.Eventually(
+		t, func() bool { return !bytes.Equal(certificateNow(), before) }, 20*time.Second, 200*time.Millisecond, "%s", r.log,
+	)
 }

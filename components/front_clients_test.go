@@ -42,8 +42,8 @@ func TestRealClientsAreServed(t *testing.T) {
 	bodies := clientBodies(t)
 	require.GreaterOrEqual(t, len(bodies), 150)
 	args := fuzzFront()
-	for model := range args.Routes[0].OutputTokens {
-		args.Routes[0].OutputTokens[model] = OutputTokens{Most: 64000} // as the largest model of the clients' own
+	for i := range args.Pools[0].Models {
+		args.Pools[0].Models[i].OutputTokens = OutputTokens{Most: 64000} // as the largest model of the clients' own
 	}
 	server := startDecoder(t)
 	r := startFuzzed(t, args, nil, server.address)

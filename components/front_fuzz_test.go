@@ -96,14 +96,15 @@ func fuzzFront() *AuthFrontArgs {
 	args := front()
 	args.Teams = []Team{{Name: "ide"}, {Name: "batch", Models: []string{"tiny"}}}
 	args.QueueLength, args.BodyMiB, args.MaxSeconds = 1000, fuzzBodyMiB, 600
-	chat := &args.Routes[0]
-	chat.OutputTokens = map[string]OutputTokens{}
-	for _, model := range chat.Models {
-		chat.OutputTokens[model] = OutputTokens{Most: fuzzTokens}
+	chat := args.Pools[0].Models
+	for i := range chat {
+		chat[i].OutputTokens = OutputTokens{Most: fuzzTokens}
+		if chat[i].Name == "tiny" {
+			chat[i].OutputTokens.Silent = fuzzTokens / 2
+		}
 	}
-	chat.OutputTokens["tiny"] = OutputTokens{Most: fuzzTokens, Silent: fuzzTokens / 2}
-	for i := range args.Routes {
-		args.Routes[i].Slots = 100
+	for i := range args.Pools {
+		setSlots(&args.Pools[i], 100)
 	}
 	return args
 }
@@ -273,10 +274,12 @@ func (f *fuzz) failure(request *fuzzRequest, answer string, reached []decoded) s
 
 // misread says what Ollama would do that the front did not judge.
 func (f *fuzz) misread(args *AuthFrontArgs, request *fuzzRequest, one decoded) string {
-	var route *Route
-	for i := range args.Routes {
-		if slices.ContainsFunc(args.Routes[i].Models, func(model string) bool { return sameModel(model, one.Model) }) {
-			route = &args.Routes[i]
+	var model *Model
+	for _, pool := range args.Pools {
+		for i := range pool.Models {
+			if sameModel(pool.Models[i].Name, one.Model) {
+				model = &pool.Models[i]
+			}
 		}
 	}
 	granted := func(model string) bool { return request.team == "ide" || sameModel(model, "tiny") }
@@ -286,14 +289,14 @@ func (f *fuzz) misread(args *AuthFrontArgs, request *fuzzRequest, one decoded) s
 		return "" // Ollama refuses it
 	case one.Path != request.path:
 		return "another path"
-	case route == nil:
+	case model == nil:
 		return "a model that the front does not know"
 	case !granted(one.Model):
 		return "a model that the team may not use"
 	case !sameModel(one.Model, one.Judged):
 		return "another model than the judged one"
 	}
-	most := route.OutputTokens[strings.TrimSuffix(one.Model, ":latest")].Most
+	most := model.OutputTokens.Most
 	if slices.Contains(generatingPaths, request.path) && most > 0 {
 		// Of two limits the reader judges the smaller, and leaves it to the seal to write it over the one that Ollama knows.
 		two := bytes.Contains(request.body, []byte("max_completion_tokens"))
@@ -309,8 +312,7 @@ func (f *fuzz) misread(args *AuthFrontArgs, request *fuzzRequest, one decoded) s
 		return "keep_alive or shift"
 	}
 	for option, value := range one.Reloads {
-		context, known := route.Contexts[strings.TrimSuffix(one.Model, ":latest")]
-		if option != "num_ctx" || !known || value != float64(context) {
+		if option != "num_ctx" || model.Context == 0 || value != float64(model.Context) {
 			return "options." + option
 		}
 	}

@@ -117,12 +117,16 @@ func TestAFrontListensOnIPv6WhereItsPodHasAnAddressOfIt(t *testing.T) {
 	} else {
 		ipv6 = false // then a pod has no such address, either
 	}
-	for addresses, want := range map[string]bool{"10.0.0.1": false, "": false, "fd00::1": true, "10.0.0.1,fd00::1": true, "fd00::1,10.0.0.1": true} {
+	for addresses, want := range map[string]bool{
+		"10.0.0.1": false, "": false, "fd00::1": true, "10.0.0.1,fd00::1": true, "fd00::1,10.0.0.1": true,
+	} {
 		if want && !ipv6 {
 			continue
 		}
 		args, own := front(), freePorts(t)
-		config := writeFront(t, args, keys, own, stub(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
+		config := writeFront(t, args, keys, own, stub(
+			t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") },
+		))
 		text, err := os.ReadFile(config)
 		require.NoError(t, err)
 		bound := strings.Replace(string(text), fmt.Sprintf(`"127.0.0.1:%d"`, own.api), fmt.Sprintf(`"${ANY}:%d"`, own.api), 1)
@@ -193,7 +197,9 @@ func TestWhoSignedInIsOfTheTeamOfTheirGroup(t *testing.T) {
 		r.Header.Set("X-Forwarded-Subject", "4711")
 		r.Header.Del("Authorization")
 		r.Header.Del("Cookie")
-		httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", own.signedIn)}).ServeHTTP(w, r)
+		httputil.NewSingleHostReverseProxy(&url.URL{
+			Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", own.signedIn),
+		}).ServeHTTP(w, r)
 	}))
 	requests := make(chan http.Header, 20)
 	r := startAs(t, args, own, stub(t, func(w http.ResponseWriter, r *http.Request) {
@@ -302,7 +308,7 @@ func TestTheUseOfEachTeamIsCounted(t *testing.T) {
 
 func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 	args := front()
-	args.Teams, args.Routes, args.Replicas = nil, nil, 2
+	args.Teams, args.Pools, args.Replicas = nil, nil, 2
 	for i := range 50 {
 		args.Teams = append(args.Teams, Team{Name: fmt.Sprintf("team-%d", i), RequestsPerMinute: 100})
 	}
@@ -311,13 +317,12 @@ func TestALargeCompanysConfigurationIsSmallAndStartsFast(t *testing.T) {
 		keys[fmt.Sprintf("team-%d/2", i)] = fmt.Sprintf("key-%d", i)
 	}
 	for pool := range 5 {
-		route := Route{Pool: fmt.Sprintf("pool-%d", pool), MaxPods: 8, Slots: 4, Contexts: map[string]int{}}
+		large := Pool{Name: fmt.Sprintf("pool-%d", pool), Replicas: Replicas{Min: 1, Max: 8}}
 		for model := range 20 {
 			name := fmt.Sprintf("hf.co/organisation/a-model-with-a-long-name-%d-%d:Q4_K_M", pool, model)
-			route.Models = append(route.Models, name)
-			route.Contexts[name] = 32768
+			large.Models = append(large.Models, Model{Name: name, Slots: 4, Context: 32768})
 		}
-		args.Routes = append(args.Routes, route)
+		args.Pools = append(args.Pools, large)
 	}
 	own := freePorts(t)
 	config := writeFront(t, args, keys, own, "", own)
@@ -399,9 +404,15 @@ func TestAFrontIsReadyOnceItHasFoundAServerForEachModelOrHasLookedForLong(t *tes
 			_ = haproxy.Wait() // killed on purpose
 		}()
 		began := time.Now()
-		require.Eventually(t, func() bool { status, err := readyz(own); return err == nil && status == 503 }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(
+			t, func() bool { status, err := readyz(own); return err == nil && status == 503 }, 10*time.Second,
+			10*time.Millisecond,
+		)
 		up.Store(found)
-		require.Eventually(t, func() bool { status, err := readyz(own); return err == nil && status == 200 }, 40*time.Second, 50*time.Millisecond)
+		require.Eventually(
+			t, func() bool { status, err := readyz(own); return err == nil && status == 200 }, 40*time.Second,
+			50*time.Millisecond,
+		)
 		if found {
 			assert.Less(t, time.Since(began), 10*time.Second)
 		} else {
@@ -413,7 +424,8 @@ func TestAFrontIsReadyOnceItHasFoundAServerForEachModelOrHasLookedForLong(t *tes
 
 func TestATokenGoesOnAtOnce(t *testing.T) {
 	t.Parallel()
-	const pause = 150 * time.Millisecond // between tokens; the kernel would hold a small packet for up to 200 ms to join it to the next
+	// between tokens; the kernel would hold a small packet for up to 200 ms to join it to the next
+	const pause = 150 * time.Millisecond
 	r := start(t, func(w http.ResponseWriter, r *http.Request) {
 		for i := 0; r.URL.Path != "/api/version" && i < 3; i++ {
 			fmt.Fprint(w, "data: {}\n\n")
@@ -424,7 +436,9 @@ func TestATokenGoesOnAtOnce(t *testing.T) {
 	var late []time.Duration
 	for range 5 {
 		began := time.Now()
-		response, err := r.client.Do(request(t, "POST", r.api+"/v1/chat/completions", "key-ide", `{"model":"tiny","stream":true}`))
+		response, err := r.client.Do(request(
+			t, "POST", r.api+"/v1/chat/completions", "key-ide", `{"model":"tiny","stream":true}`,
+		))
 		require.NoError(t, err)
 		_, err = response.Body.Read(make([]byte, 1))
 		require.NoError(t, err)

@@ -34,21 +34,30 @@ func front() *AuthFrontArgs {
 		ClusterDomain: "cluster.local", Replicas: 1, QueueLength: 3, BodyMiB: 32, MaxSeconds: 3600,
 		Teams: []Team{
 			{Name: "ide"},
-			{Name: "batch", Models: []string{"tiny"}, Background: true},
+			{Name: "batch", Models: []string{"tiny"}, Priority: PriorityBackground},
 			{Name: "slow", RequestsPerMinute: 3},
 			{Name: "narrow", ConcurrentRequests: 1},
 		},
-		Routes: []Route{
-			{
-				Pool: "chat", Models: []string{"tiny", "org/big:70b", "tiny-reviewer"}, MaxPods: 4, Slots: 2, Contexts: map[string]int{"tiny": 8192},
-				Runners: map[string]string{"tiny-reviewer": "tiny"}, OutputTokens: map[string]OutputTokens{"tiny": {Most: 8192}, "tiny-reviewer": {Most: 8192, Silent: 256}},
-			},
-			{Pool: "embed", Models: []string{"embed:latest"}, MaxPods: 1, Slots: 1},
+		Pools: []Pool{
+			{Name: "chat", Replicas: Replicas{Min: 1, Max: 4}, Models: []Model{
+				{Name: "tiny", Slots: 2, Context: 8192, OutputTokens: OutputTokens{Most: 8192}},
+				{Name: "org/big:70b", Slots: 2},
+				{Name: "tiny-reviewer", Slots: 2, Queue: "tiny", OutputTokens: OutputTokens{Most: 8192, Silent: 256}},
+			}},
+			{Name: "embed", Replicas: Replicas{Min: 1, Max: 1}, Models: []Model{{Name: "embed:latest", Slots: 1}}},
 		},
 	}
 }
 
-// tool is a program that `make test` provides; a test that cannot have it fails, since a check that is skipped proves nothing.
+// setSlots gives every model of a pool as many slots.
+func setSlots(pool *Pool, slots int) {
+	for i := range pool.Models {
+		pool.Models[i].Slots = slots
+	}
+}
+
+// tool is a program that `make test` provides; a test that cannot have it fails, since a check that is skipped proves
+// nothing.
 func tool(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
@@ -64,12 +73,15 @@ func freePorts(t *testing.T) ports {
 	return ports{freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)}
 }
 
-// writeFront writes the configuration as the front's pod sees it, but on loopback and with the given servers in place of DNS.
-func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports, server string, fronts ...ports) string {
+// writeFront writes the configuration as the front's pod sees it, but on loopback and with the given servers in place
+// of DNS.
+func writeFront(
+	t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports, server string, fronts ...ports,
+) string {
 	t.Helper()
-	hosts := make([]string, len(a.Routes))
-	for i, route := range a.Routes {
-		hosts[i] = "ollama-" + route.Pool + "-pods.ollama.svc"
+	hosts := make([]string, len(a.Pools))
+	for i, pool := range a.Pools {
+		hosts[i] = "ollama-" + pool.Name + "-pods.ollama.svc"
 	}
 	config, err := a.haproxyConfig(hosts, "front-pods.ollama.svc")
 	require.NoError(t, err)
@@ -77,7 +89,8 @@ func writeFront(t *testing.T, a *AuthFrontArgs, keys map[string]string, at ports
 	local := func(port int) string { return fmt.Sprintf(`"127.0.0.1:%d"`, port) }
 	any := func(port int) string { return fmt.Sprintf(`"${ANY}:%d"`, port) }
 	here := strings.NewReplacer(
-		"/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/keys.map", dir+"/own-keys.map", "/etc/haproxy-tls", dir, "/etc/haproxy/", dir+"/",
+		"/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/keys.map", dir+"/own-keys.map", "/etc/haproxy-tls", dir,
+		"/etc/haproxy/", dir+"/",
 		"/run/haproxy/", dir+"/",
 		any(portAPI), local(at.api), any(portMetrics), local(at.metrics), any(portQueue), local(at.queue),
 		fmt.Sprintf("self 127.0.0.1:%d", portQueue), fmt.Sprintf("self 127.0.0.1:%d check port %d", at.queue, at.metrics),
@@ -119,7 +132,9 @@ func TestHAProxyAcceptsItsConfigurationWithoutAWarning(t *testing.T) {
 		"several fronts": func(a *AuthFrontArgs) { a.Replicas = 3 },
 		"TLS":            func(a *AuthFrontArgs) { a.TLSSecret = "certificate" },
 		"several with TLS, keys from elsewhere and OIDC": func(a *AuthFrontArgs) {
-			a.Replicas, a.TLSSecret, a.KeysSecret, a.OIDC = 2, "certificate", "keys", &OIDC{ClientSecret: "c", Groups: map[string]string{"/ml": "ide", "role:a b": "batch"}}
+			a.Replicas, a.TLSSecret, a.KeysSecret, a.OIDC = 2, "certificate", "keys", &OIDC{
+				ClientSecret: "c", Groups: map[string]string{"/ml": "ide", "role:a b": "batch"},
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -173,7 +188,9 @@ func (o *output) String() string {
 }
 
 // keys of the teams; ide's is being rotated.
-var keys = map[string]string{"ide/1": "key-ide", "ide/2": "key-ide-2", "batch/1": "key-batch", "slow/1": "key-slow", "narrow/1": "key-narrow"}
+var keys = map[string]string{
+	"ide/1": "key-ide", "ide/2": "key-ide-2", "batch/1": "key-batch", "slow/1": "key-slow", "narrow/1": "key-narrow",
+}
 
 // start runs a front before a server, until the test ends or it is stopped.
 func start(t *testing.T, server http.HandlerFunc) *running {
@@ -199,14 +216,19 @@ func startAs(t *testing.T, args *AuthFrontArgs, at ports, server string, fronts 
 func startFile(t *testing.T, args *AuthFrontArgs, at ports, config string) *running {
 	t.Helper()
 	haproxy := exec.Command(tool(t, "HAPROXY"), "-db", "-f", config)
-	r := &running{api: fmt.Sprintf("http://127.0.0.1:%d", at.api), metrics: fmt.Sprintf("http://127.0.0.1:%d", at.metrics), client: client, log: &output{}}
+	r := &running{
+		api: fmt.Sprintf("http://127.0.0.1:%d", at.api), metrics: fmt.Sprintf("http://127.0.0.1:%d", at.metrics),
+		client: client, log: &output{},
+	}
 	if args.TLSSecret != "" {
 		certificate, err := os.ReadFile(filepath.Join(filepath.Dir(config), "tls.crt"))
 		require.NoError(t, err)
 		trusted := x509.NewCertPool()
 		require.True(t, trusted.AppendCertsFromPEM(certificate))
 		r.api = strings.Replace(r.api, "http:", "https:", 1)
-		r.client = &http.Client{Timeout: client.Timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}}}
+		r.client = &http.Client{
+			Timeout: client.Timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}},
+		}
 	}
 	haproxy.Stdout, haproxy.Stderr = r.log, r.log
 	require.NoError(t, haproxy.Start())
@@ -273,163 +295,430 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		status                  int
 		code                    string // of the error
 	}{
-		"no key":                                          {"POST", "/v1/chat/completions", "", `{"model":"tiny"}`, 401, "invalid_api_key"},
-		"a wrong key":                                     {"POST", "/v1/chat/completions", "wrong", `{"model":"tiny"}`, 401, "invalid_api_key"},
-		"a key's hash is no key":                          {"GET", "/v1/models", strings.Fields(hashedKeys(map[string]string{"ide": "key-ide"}))[0], "", 401, "invalid_api_key"},
-		"a good key":                                      {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny"}`, 200, ""},
-		"the model by its full name":                      {"POST", "/api/chat", "key-ide", `{"model":"tiny:latest"}`, 200, ""},
-		"a latest model by its short name":                {"POST", "/api/embed", "key-ide", `{"model":"embed"}`, 200, ""},
-		"a model with a slash":                            {"POST", "/api/generate", "key-ide", `{"model":"org/big:70b"}`, 200, ""},
-		"the model behind megabytes of messages":          {"POST", "/v1/chat/completions", "key-ide", `{"messages":[{"content":"` + large + `"}],"model":"tiny"}`, 200, ""},
-		"a body that is too large":                        {"POST", "/v1/chat/completions", "key-ide", `{"messages":"` + strings.Repeat(large, 11) + `","model":"tiny"}`, 413, "request_too_large"},
-		"an unknown model":                                {"POST", "/v1/chat/completions", "key-ide", `{"model":"gpt-4\"o"}`, 404, "model_not_found"},
-		"no model":                                        {"POST", "/v1/chat/completions", "key-ide", `{"messages":[]}`, 400, "missing_model"},
-		"no JSON":                                         {"POST", "/v1/chat/completions", "key-ide", `model=tiny`, 400, "invalid_body"},
-		"a model that the team may use":                   {"POST", "/api/chat", "key-batch", `{"model":"tiny"}`, 200, ""},
-		"a model that the team may not use":               {"POST", "/api/chat", "key-batch", `{"model":"org/big:70b"}`, 403, "model_not_allowed"},
-		"the list of models":                              {"GET", "/v1/models", "key-batch", "", 200, ""},
-		"asking by GET":                                   {"GET", "/v1/chat/completions", "key-ide", "", 403, "path_not_allowed"},
-		"looking by POST":                                 {"POST", "/api/tags", "key-ide", "{}", 403, "path_not_allowed"},
-		"pull":                                            {"POST", "/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"push":                                            {"POST", "/api/push", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"create":                                          {"POST", "/api/create", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"delete":                                          {"DELETE", "/api/delete", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"copy":                                            {"POST", "/api/copy", "key-ide", `{}`, 403, "path_not_allowed"},
-		"show":                                            {"POST", "/api/show", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"blobs":                                           {"HEAD", "/api/blobs/sha256:0", "key-ide", "", 403, ""},
-		"a closed path spelt with two slashes":            {"POST", "//api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a closed path behind an open one":                {"POST", "/api/chat/../pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a closed path with an escaped slash":             {"POST", "/api%2Fpull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"an open path in capitals":                        {"POST", "/API/CHAT", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"the other key of a team that rotates":            {"POST", "/api/chat", "key-ide-2", `{"model":"tiny"}`, 200, ""},
-		"OpenAI's completions":                            {"POST", "/v1/completions", "key-ide", `{"model":"tiny"}`, 200, ""},
-		"OpenAI's embeddings":                             {"POST", "/v1/embeddings", "key-ide", `{"model":"embed:latest"}`, 200, ""},
-		"OpenAI's responses":                              {"POST", "/v1/responses", "key-ide", `{"model":"tiny"}`, 200, ""},
-		"Anthropic's messages":                            {"POST", "/v1/messages", "key-ide", `{"model":"tiny"}`, 200, ""},
-		"Ollama's former embeddings":                      {"POST", "/api/embeddings", "key-ide", `{"model":"embed"}`, 200, ""},
-		"Ollama's list of models":                         {"GET", "/api/tags", "key-ide", "", 200, ""},
-		"what is loaded":                                  {"GET", "/api/ps", "key-ide", "", 200, ""},
-		"the version":                                     {"GET", "/api/version", "key-ide", "", 200, ""},
-		"a query does not matter":                         {"GET", "/v1/models?a=/api/pull", "key-ide", "", 200, ""},
-		"the model first":                                 {"POST", "/api/chat", "key-ide", `{"model":"tiny","messages":[{"role":"user","content":"hi"}]}`, 200, ""},
-		"the model last":                                  {"POST", "/api/chat", "key-ide", `{"messages":[{"role":"user","content":"hi"}],"stream":false,"model":"tiny"}`, 200, ""},
-		"the model in a message is not the model":         {"POST", "/api/chat", "key-ide", `{"messages":[{"model":"org/big:70b"}]}`, 400, "missing_model"},
-		"a model in a string is not the model":            {"POST", "/api/chat", "key-ide", `{"messages":"\"model\":\"tiny\""}`, 400, "missing_model"},
-		"an image of 20 MiB":                              {"POST", "/api/generate", "key-ide", `{"images":["` + strings.Repeat("A", 20<<20) + `"],"model":"tiny"}`, 200, ""},
-		"a model that is a number":                        {"POST", "/api/chat", "key-ide", `{"model":7}`, 400, "invalid_body"},
-		"a model that is a list":                          {"POST", "/api/chat", "key-ide", `{"model":["tiny"]}`, 400, "invalid_body"},
-		"an empty model":                                  {"POST", "/api/chat", "key-ide", `{"model":""}`, 404, "model_not_found"},
-		"the model in capitals":                           {"POST", "/api/chat", "key-ide", `{"model":"TINY"}`, 404, "model_not_found"},
-		"a backend's name is no model":                    {"POST", "/api/chat", "key-ide", `{"model":"model:chat:tiny"}`, 404, "model_not_found"},
-		"an empty body":                                   {"POST", "/api/chat", "key-ide", "", 400, "invalid_body"},
-		"a JSON list":                                     {"POST", "/api/chat", "key-ide", `[{"model":"tiny"}]`, 400, "invalid_body"},
-		"an open path with a slash behind it":             {"POST", "/api/chat/", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"an open path spelt with a dot":                   {"POST", "/api/./chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"an open path with an escape":                     {"POST", "/api/%63hat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a closed path behind a semicolon":                {"POST", "/api/chat;/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a path with a null":                              {"POST", "/api/chat%00", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"asking by PUT":                                   {"PUT", "/api/chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"asking by PATCH":                                 {"PATCH", "/api/chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"options":                                         {"OPTIONS", "/api/chat", "key-ide", "", 403, "path_not_allowed"},
-		"one model's card":                                {"GET", "/v1/models/tiny", "key-ide", "", 403, "path_not_allowed"},
-		"signing in":                                      {"POST", "/api/me", "key-ide", "{}", 403, "path_not_allowed"},
-		"the root":                                        {"GET", "/", "key-ide", "", 403, "path_not_allowed"},
-		"a request that would unload the model":           {"POST", "/api/chat", "key-ide", `{"model":"tiny","keep_alive":0}`, 400, "option_not_allowed"},
-		"a request for another context":                   {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":4096}}`, 400, "option_not_allowed"},
-		"a request for the context that is there":         {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":8192}}`, 200, ""},
-		"a request for a context where none is known":     {"POST", "/api/chat", "key-ide", `{"model":"org/big:70b","options":{"num_ctx":8192}}`, 400, "option_not_allowed"},
-		"a request for fewer layers on the GPU":           {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_gpu":0}}`, 400, "option_not_allowed"},
-		"a request for more threads":                      {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"temperature":1,"num_thread":64}}`, 400, "option_not_allowed"},
-		"a temperature is anybody's choice":               {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"temperature":1}}`, 200, ""},
-		"words about options are words":                   {"POST", "/api/chat", "key-ide", `{"model":"tiny","messages":[{"role":"user","content":"keep_alive: 0, num_ctx, num_gpu"}]}`, 200, ""},
-		"OpenAI's API ignores them":                       {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","keep_alive":0,"options":{"num_ctx":1}}`, 200, ""},
-		"two models":                                      {"POST", "/api/chat", "key-batch", `{"model":"tiny","model":"org/big:70b"}`, 400, "ambiguous_body"},
-		"the same model twice":                            {"POST", "/api/chat", "key-batch", `{"model":"tiny","model":"tiny"}`, 400, "ambiguous_body"},
-		"a model in capitals behind it":                   {"POST", "/api/chat", "key-batch", `{"model":"tiny","MODEL":"org/big:70b"}`, 400, "ambiguous_body"},
-		"a model in capitals alone":                       {"POST", "/api/chat", "key-batch", `{"Model":"tiny"}`, 400, "ambiguous_body"},
-		"a model in escapes behind it":                    {"POST", "/api/chat", "key-batch", `{"model":"tiny","mod\u0065l":"org/big:70b"}`, 400, "ambiguous_body"},
-		"a model in escapes alone":                        {"POST", "/api/chat", "key-batch", `{"\u006dodel":"tiny"}`, 200, ""},
-		"a forbidden model in escapes":                    {"POST", "/api/chat", "key-batch", `{"\u006d\u006f\u0064\u0065\u006c":"org/big:70b"}`, 403, "model_not_allowed"},
-		"a model whose name is in escapes":                {"POST", "/api/chat", "key-batch", `{"model":"t\u0069ny"}`, 200, ""},
-		"a name with an escaped slash":                    {"POST", "/api/chat", "key-ide", `{"model":"org\/big:70b"}`, 200, ""},
-		"options twice":                                   {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{},"options":{"num_gpu":0}}`, 400, "ambiguous_body"},
-		"Options in another case":                         {"POST", "/api/chat", "key-ide", `{"model":"tiny","Options":{"num_gpu":0}}`, 400, "ambiguous_body"},
-		"options with a long s":                           {"POST", "/api/chat", "key-ide", `{"model":"tiny","optionſ":{"num_gpu":0}}`, 400, "ambiguous_body"},
-		"keep_alive with a Kelvin sign":                   {"POST", "/api/chat", "key-ide", `{"model":"tiny","Keep_alive":0}`, 400, "ambiguous_body"},
-		"Keep_Alive in another case":                      {"POST", "/api/chat", "key-ide", `{"model":"tiny","Keep_Alive":0}`, 400, "ambiguous_body"},
-		"num_ctx twice":                                   {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":8192,"num_ctx":1}}`, 400, "ambiguous_body"},
-		"a second object":                                 {"POST", "/api/chat", "key-batch", `{"model":"tiny"}{"model":"org/big:70b"}`, 400, "ambiguous_body"},
-		"a comma and more behind the object":              {"POST", "/api/chat", "key-batch", `{"model":"tiny"}{,"model":"org/big:70b"}`, 400, "ambiguous_body"},
-		"a word behind the object":                        {"POST", "/api/chat", "key-batch", `{"model":"tiny"} x`, 400, "ambiguous_body"},
-		"max_tokens twice":                                {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":1,"max_tokens":9}`, 400, "ambiguous_body"},
-		"stream in another case":                          {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","Stream":true}`, 400, "ambiguous_body"},
-		"an object that does not end":                     {"POST", "/api/chat", "key-ide", `{"model":"tiny"`, 400, "invalid_body"},
-		"a string that does not end":                      {"POST", "/api/chat", "key-ide", `{"model":"tiny`, 400, "invalid_body"},
-		"an object without quotes":                        {"POST", "/api/chat", "key-ide", `{model:"tiny"}`, 400, "invalid_body"},
-		"a trailing comma":                                {"POST", "/api/chat", "key-ide", `{"model":"tiny",}`, 400, "invalid_body"},
-		"a string for a body":                             {"POST", "/api/chat", "key-ide", `"tiny"`, 400, "invalid_body"},
-		"null for a body":                                 {"POST", "/api/chat", "key-ide", `null`, 400, "invalid_body"},
-		"an object of nothing":                            {"POST", "/api/chat", "key-ide", `{}`, 400, "missing_model"},
-		"a model that is null":                            {"POST", "/api/chat", "key-ide", `{"model":null}`, 400, "invalid_body"},
-		"a model that is an object":                       {"POST", "/api/chat", "key-ide", `{"model":{"name":"tiny"}}`, 400, "invalid_body"},
-		"a model that is true":                            {"POST", "/api/chat", "key-ide", `{"model":true}`, 400, "invalid_body"},
-		"a model without a name":                          {"POST", "/api/chat", "key-ide", `{"model":""}`, 404, "model_not_found"},
-		"a model with a null in its name":                 {"POST", "/api/chat", "key-batch", `{"model":"tiny\u0000x"}`, 400, "invalid_body"},
-		"a model with a line end in its name":             {"POST", "/api/chat", "key-batch", `{"model":"tiny\n"}`, 400, "invalid_body"},
-		"a model with a space in its name":                {"POST", "/api/chat", "key-batch", `{"model":"tiny "}`, 404, "model_not_found"},
-		"options that are a list":                         {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":[]}`, 400, "invalid_body"},
-		"options that are null":                           {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":null}`, 200, ""},
-		"an escape that is none":                          {"POST", "/api/chat", "key-ide", `{"model":"\tiny\q"}`, 400, "invalid_body"},
-		"half an escape":                                  {"POST", "/api/chat", "key-ide", `{"model":"\u00"}`, 400, "invalid_body"},
-		"a number with a letter":                          {"POST", "/api/chat", "key-ide", `{"model":"tiny","seed":12x}`, 400, "invalid_body"},
-		"a body of gzip":                                  {"POST", "/api/chat", "key-ide", "\x1f\x8b", 400, "invalid_body"},
-		"a byte order mark":                               {"POST", "/api/chat", "key-ide", "\ufeff" + `{"model":"tiny"}`, 400, "invalid_body"},
-		"white space around everything":                   {"POST", "/api/chat", "key-ide", " \r\n\t{ \"model\" :\n\"tiny\" } \n", 200, ""},
-		"much white space at the end":                     {"POST", "/api/chat", "key-ide", `{"model":"tiny"}` + strings.Repeat(" ", 5000), 400, "invalid_body"},
-		"a hundred brackets":                              {"POST", "/api/chat", "key-ide", `{"model":"tiny","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", 200, ""},
-		"too many brackets":                               {"POST", "/api/chat", "key-ide", `{"model":"tiny","x":` + strings.Repeat("[", 10001) + strings.Repeat("]", 10001) + "}", 400, "invalid_body"},
-		"too many members":                                {"POST", "/api/chat", "key-ide", `{"model":"tiny"` + strings.Repeat(`,"x":1`, 5000) + "}", 400, "invalid_body"},
-		"tools with properties of our names":              {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"model":{"type":"string"},"options":{"type":"object"},"keep_alive":{}}}}}]}`, 200, ""},
-		"quotes and backslashes in a message":             {"POST", "/api/chat", "key-ide", `{"messages":[{"content":"\\\"model\\\":\"x\\"}],"model":"tiny"}`, 200, ""},
-		"a request that sets num_batch":                   {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_batch":1}}`, 400, "option_not_allowed"},
-		"a request that sets main_gpu":                    {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"main_gpu":1}}`, 400, "option_not_allowed"},
-		"a request that sets use_mmap":                    {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"use_mmap":1}}`, 400, "option_not_allowed"},
-		"a request that sets draft_num_predict":           {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"draft_num_predict":1}}`, 400, "option_not_allowed"},
-		"a request that sets num_thread":                  {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_thread":1}}`, 400, "option_not_allowed"},
-		"an option that is null":                          {"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_gpu":null}}`, 200, ""},
-		"shift":                                           {"POST", "/api/chat", "key-ide", `{"model":"tiny","shift":false}`, 400, "option_not_allowed"},
-		"keep_alive that is null":                         {"POST", "/api/chat", "key-ide", `{"model":"tiny","keep_alive":null}`, 200, ""},
-		"keep_alive with embeddings":                      {"POST", "/api/embed", "key-ide", `{"model":"embed","keep_alive":"1h"}`, 400, "option_not_allowed"},
-		"a context that is a string":                      {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":"8192"}}`, 400, "option_not_allowed"},
-		"an option in an escape":                          {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num\u005fgpu":0}}`, 400, "option_not_allowed"},
-		"an answer without end":                           {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":0}}`, 400, "option_not_allowed"},
-		"a negative limit counts as none":                 {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":-1}}`, 200, ""},
-		"as many tokens as the context":                   {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":8192}}`, 200, ""},
-		"more tokens than the context":                    {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":8193}}`, 400, "max_tokens_too_large"},
-		"a limit that is no number":                       {"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":"8"}}`, 400, "option_not_allowed"},
-		"a limit with a fraction":                         {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":1.5}`, 400, "option_not_allowed"},
-		"no tokens":                                       {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":0}`, 400, "option_not_allowed"},
-		"a null limit":                                    {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":null}`, 200, ""},
-		"too many tokens":                                 {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":100000}`, 400, "max_tokens_too_large"},
-		"too many tokens by the newer name":               {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_completion_tokens":100000}`, 400, "max_tokens_too_large"},
-		"the smaller of two limits":                       {"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_completion_tokens":10,"max_tokens":100000}`, 200, ""},
-		"too many tokens of completions":                  {"POST", "/v1/completions", "key-ide", `{"model":"tiny","max_tokens":8193}`, 400, "max_tokens_too_large"},
-		"too many tokens of a response":                   {"POST", "/v1/responses", "key-ide", `{"model":"tiny","max_output_tokens":8193}`, 400, "max_tokens_too_large"},
-		"too many tokens of a message":                    {"POST", "/v1/messages", "key-ide", `{"model":"tiny","max_tokens":8193}`, 400, "max_tokens_too_large"},
-		"another API's limit is ignored":                  {"POST", "/v1/messages", "key-ide", `{"model":"tiny","max_output_tokens":8193}`, 200, ""},
-		"a model whose context is not known has no limit": {"POST", "/v1/chat/completions", "key-ide", `{"model":"org/big:70b","max_tokens":100000}`, 200, ""},
-		"an empty key":                                    {"GET", "/v1/models", "", ``, 401, "invalid_api_key"},
-		"audio":                                           {"POST", "/v1/audio/transcriptions", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"a web search":                                    {"POST", "/api/experimental/web_search", "key-ide", `{}`, 403, "path_not_allowed"},
-		"compaction":                                      {"POST", "/v1/responses/compact", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"an open path with a slash behind":                {"POST", "/api/chat/", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"an open path with two slashes":                   {"POST", "/api//chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed"},
-		"tracing":                                         {"TRACE", "/api/chat", "key-ide", ``, 403, "path_not_allowed"},
-		"readiness is not on the users port":              {"GET", "/readyz", "key-ide", ``, 403, "path_not_allowed"},
-		"metrics of teams are not on the users port":      {"GET", "/metrics/teams", "key-ide", ``, 403, "path_not_allowed"},
-		"health needs no key":                             {"GET", "/healthz", "", "", 200, ""},
-		"metrics are not on the users' port":              {"GET", "/metrics", "key-ide", "", 403, "path_not_allowed"},
-		"a path that does not exist needs a key too":      {"GET", "/nothing", "", "", 401, "invalid_api_key"},
+		"no key": {
+			"POST", "/v1/chat/completions", "", `{"model":"tiny"}`, 401, "invalid_api_key",
+		},
+		"a wrong key": {
+			"POST", "/v1/chat/completions", "wrong", `{"model":"tiny"}`, 401, "invalid_api_key",
+		},
+		"a key's hash is no key": {
+			"GET", "/v1/models", strings.Fields(hashedKeys(map[string]string{"ide": "key-ide"}))[0], "", 401, "invalid_api_key",
+		},
+		"a good key": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny"}`, 200, "",
+		},
+		"the model by its full name": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny:latest"}`, 200, "",
+		},
+		"a latest model by its short name": {"POST", "/api/embed", "key-ide", `{"model":"embed"}`, 200, ""},
+		"a model with a slash": {
+			"POST", "/api/generate", "key-ide", `{"model":"org/big:70b"}`, 200, "",
+		},
+		"the model behind megabytes of messages": {
+			"POST", "/v1/chat/completions", "key-ide", `{"messages":[{"content":"` + large + `"}],"model":"tiny"}`, 200, "",
+		},
+		"a body that is too large": {
+			"POST", "/v1/chat/completions", "key-ide", `{"messages":"` + strings.Repeat(large, 11) + `","model":"tiny"}`, 413,
+			"request_too_large",
+		},
+		"an unknown model": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"gpt-4\"o"}`, 404, "model_not_found",
+		},
+		"no model": {
+			"POST", "/v1/chat/completions", "key-ide", `{"messages":[]}`, 400, "missing_model",
+		},
+		"no JSON": {
+			"POST", "/v1/chat/completions", "key-ide", `model=tiny`, 400, "invalid_body",
+		},
+		"a model that the team may use": {"POST", "/api/chat", "key-batch", `{"model":"tiny"}`, 200, ""},
+		"a model that the team may not use": {
+			"POST", "/api/chat", "key-batch", `{"model":"org/big:70b"}`, 403, "model_not_allowed",
+		},
+		"the list of models": {"GET", "/v1/models", "key-batch", "", 200, ""},
+		"asking by GET": {
+			"GET", "/v1/chat/completions", "key-ide", "", 403, "path_not_allowed",
+		},
+		"looking by POST": {"POST", "/api/tags", "key-ide", "{}", 403, "path_not_allowed"},
+		"pull": {
+			"POST", "/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"push": {
+			"POST", "/api/push", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"create": {
+			"POST", "/api/create", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"delete": {
+			"DELETE", "/api/delete", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"copy": {"POST", "/api/copy", "key-ide", `{}`, 403, "path_not_allowed"},
+		"show": {
+			"POST", "/api/show", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"blobs": {"HEAD", "/api/blobs/sha256:0", "key-ide", "", 403, ""},
+		"a closed path spelt with two slashes": {
+			"POST", "//api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"a closed path behind an open one": {
+			"POST", "/api/chat/../pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"a closed path with an escaped slash": {
+			"POST", "/api%2Fpull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"an open path in capitals": {
+			"POST", "/API/CHAT", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"the other key of a team that rotates": {"POST", "/api/chat", "key-ide-2", `{"model":"tiny"}`, 200, ""},
+		"OpenAI's completions": {
+			"POST", "/v1/completions", "key-ide", `{"model":"tiny"}`, 200, "",
+		},
+		"OpenAI's embeddings": {
+			"POST", "/v1/embeddings", "key-ide", `{"model":"embed:latest"}`, 200, "",
+		},
+		"OpenAI's responses":   {"POST", "/v1/responses", "key-ide", `{"model":"tiny"}`, 200, ""},
+		"Anthropic's messages": {"POST", "/v1/messages", "key-ide", `{"model":"tiny"}`, 200, ""},
+		"Ollama's former embeddings": {
+			"POST", "/api/embeddings", "key-ide", `{"model":"embed"}`, 200, "",
+		},
+		"Ollama's list of models": {"GET", "/api/tags", "key-ide", "", 200, ""},
+		"what is loaded":          {"GET", "/api/ps", "key-ide", "", 200, ""},
+		"the version":             {"GET", "/api/version", "key-ide", "", 200, ""},
+		"a query does not matter": {"GET", "/v1/models?a=/api/pull", "key-ide", "", 200, ""},
+		"the model first": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","messages":[{"role":"user","content":"hi"}]}`, 200, "",
+		},
+		"the model last": {
+			"POST", "/api/chat", "key-ide", `{"messages":[{"role":"user","content":"hi"}],"stream":false,"model":"tiny"}`, 200,
+			"",
+		},
+		"the model in a message is not the model": {
+			"POST", "/api/chat", "key-ide", `{"messages":[{"model":"org/big:70b"}]}`, 400, "missing_model",
+		},
+		"a model in a string is not the model": {
+			"POST", "/api/chat", "key-ide", `{"messages":"\"model\":\"tiny\""}`, 400, "missing_model",
+		},
+		"an image of 20 MiB": {
+			"POST", "/api/generate", "key-ide", `{"images":["` + strings.Repeat("A", 20<<20) + `"],"model":"tiny"}`, 200, "",
+		},
+		"a model that is a number": {
+			"POST", "/api/chat", "key-ide", `{"model":7}`, 400, "invalid_body",
+		},
+		"a model that is a list": {
+			"POST", "/api/chat", "key-ide", `{"model":["tiny"]}`, 400, "invalid_body",
+		},
+		"an empty model": {
+			"POST", "/api/chat", "key-ide", `{"model":""}`, 404, "model_not_found",
+		},
+		"the model in capitals": {
+			"POST", "/api/chat", "key-ide", `{"model":"TINY"}`, 404, "model_not_found",
+		},
+		"a backend's name is no model": {
+			"POST", "/api/chat", "key-ide", `{"model":"model:chat:tiny"}`, 404, "model_not_found",
+		},
+		"an empty body": {"POST", "/api/chat", "key-ide", "", 400, "invalid_body"},
+		"a JSON list": {
+			"POST", "/api/chat", "key-ide", `[{"model":"tiny"}]`, 400, "invalid_body",
+		},
+		"an open path with a slash behind it": {
+			"POST", "/api/chat/", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"an open path spelt with a dot": {
+			"POST", "/api/./chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"an open path with an escape": {
+			"POST", "/api/%63hat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"a closed path behind a semicolon": {
+			"POST", "/api/chat;/api/pull", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"a path with a null": {
+			"POST", "/api/chat%00", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"asking by PUT": {
+			"PUT", "/api/chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"asking by PATCH": {
+			"PATCH", "/api/chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"options":          {"OPTIONS", "/api/chat", "key-ide", "", 403, "path_not_allowed"},
+		"one model's card": {"GET", "/v1/models/tiny", "key-ide", "", 403, "path_not_allowed"},
+		"signing in":       {"POST", "/api/me", "key-ide", "{}", 403, "path_not_allowed"},
+		"the root":         {"GET", "/", "key-ide", "", 403, "path_not_allowed"},
+		"a request that would unload the model": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","keep_alive":0}`, 400, "option_not_allowed",
+		},
+		"a request for another context": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":4096}}`, 400, "option_not_allowed",
+		},
+		"a request for the context that is there": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":8192}}`, 200, "",
+		},
+		"a request for a context where none is known": {
+			"POST", "/api/chat", "key-ide", `{"model":"org/big:70b","options":{"num_ctx":8192}}`, 400, "option_not_allowed",
+		},
+		"a request for fewer layers on the GPU": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_gpu":0}}`, 400, "option_not_allowed",
+		},
+		"a request for more threads": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"temperature":1,"num_thread":64}}`, 400,
+			"option_not_allowed",
+		},
+		"a temperature is anybody's choice": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"temperature":1}}`, 200, "",
+		},
+		"words about options are words": {
+			"POST", "/api/chat", "key-ide",
+			`{"model":"tiny","messages":[{"role":"user","content":"keep_alive: 0, num_ctx, num_gpu"}]}`, 200, "",
+		},
+		"OpenAI's API ignores them": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","keep_alive":0,"options":{"num_ctx":1}}`, 200, "",
+		},
+		"two models": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny","model":"org/big:70b"}`, 400, "ambiguous_body",
+		},
+		"the same model twice": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny","model":"tiny"}`, 400, "ambiguous_body",
+		},
+		"a model in capitals behind it": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny","MODEL":"org/big:70b"}`, 400, "ambiguous_body",
+		},
+		"a model in capitals alone": {
+			"POST", "/api/chat", "key-batch", `{"Model":"tiny"}`, 400, "ambiguous_body",
+		},
+		"a model in escapes behind it": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny","mod\u0065l":"org/big:70b"}`, 400, "ambiguous_body",
+		},
+		"a model in escapes alone": {
+			"POST", "/api/chat", "key-batch", `{"\u006dodel":"tiny"}`, 200, "",
+		},
+		"a forbidden model in escapes": {
+			"POST", "/api/chat", "key-batch", `{"\u006d\u006f\u0064\u0065\u006c":"org/big:70b"}`, 403, "model_not_allowed",
+		},
+		"a model whose name is in escapes": {
+			"POST", "/api/chat", "key-batch", `{"model":"t\u0069ny"}`, 200, "",
+		},
+		"a name with an escaped slash": {
+			"POST", "/api/chat", "key-ide", `{"model":"org\/big:70b"}`, 200, "",
+		},
+		"options twice": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{},"options":{"num_gpu":0}}`, 400, "ambiguous_body",
+		},
+		"Options in another case": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","Options":{"num_gpu":0}}`, 400, "ambiguous_body",
+		},
+		"options with a long s": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","optionſ":{"num_gpu":0}}`, 400, "ambiguous_body",
+		},
+		"keep_alive with a Kelvin sign": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","Keep_alive":0}`, 400, "ambiguous_body",
+		},
+		"Keep_Alive in another case": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","Keep_Alive":0}`, 400, "ambiguous_body",
+		},
+		"num_ctx twice": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":8192,"num_ctx":1}}`, 400, "ambiguous_body",
+		},
+		"a second object": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny"}{"model":"org/big:70b"}`, 400, "ambiguous_body",
+		},
+		"a comma and more behind the object": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny"}{,"model":"org/big:70b"}`, 400, "ambiguous_body",
+		},
+		"a word behind the object": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny"} x`, 400, "ambiguous_body",
+		},
+		"max_tokens twice": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":1,"max_tokens":9}`, 400, "ambiguous_body",
+		},
+		"stream in another case": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","Stream":true}`, 400, "ambiguous_body",
+		},
+		"an object that does not end": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny"`, 400, "invalid_body",
+		},
+		"a string that does not end": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny`, 400, "invalid_body",
+		},
+		"an object without quotes": {
+			"POST", "/api/chat", "key-ide", `{model:"tiny"}`, 400, "invalid_body",
+		},
+		"a trailing comma": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny",}`, 400, "invalid_body",
+		},
+		"a string for a body":  {"POST", "/api/chat", "key-ide", `"tiny"`, 400, "invalid_body"},
+		"null for a body":      {"POST", "/api/chat", "key-ide", `null`, 400, "invalid_body"},
+		"an object of nothing": {"POST", "/api/chat", "key-ide", `{}`, 400, "missing_model"},
+		"a model that is null": {
+			"POST", "/api/chat", "key-ide", `{"model":null}`, 400, "invalid_body",
+		},
+		"a model that is an object": {
+			"POST", "/api/chat", "key-ide", `{"model":{"name":"tiny"}}`, 400, "invalid_body",
+		},
+		"a model that is true": {
+			"POST", "/api/chat", "key-ide", `{"model":true}`, 400, "invalid_body",
+		},
+		"a model without a name": {
+			"POST", "/api/chat", "key-ide", `{"model":""}`, 404, "model_not_found",
+		},
+		"a model with a null in its name": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny\u0000x"}`, 400, "invalid_body",
+		},
+		"a model with a line end in its name": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny\n"}`, 400, "invalid_body",
+		},
+		"a model with a space in its name": {
+			"POST", "/api/chat", "key-batch", `{"model":"tiny "}`, 404, "model_not_found",
+		},
+		"options that are a list": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":[]}`, 400, "invalid_body",
+		},
+		"options that are null": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":null}`, 200, "",
+		},
+		"an escape that is none": {
+			"POST", "/api/chat", "key-ide", `{"model":"\tiny\q"}`, 400, "invalid_body",
+		},
+		"half an escape": {
+			"POST", "/api/chat", "key-ide", `{"model":"\u00"}`, 400, "invalid_body",
+		},
+		"a number with a letter": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","seed":12x}`, 400, "invalid_body",
+		},
+		"a body of gzip": {"POST", "/api/chat", "key-ide", "\x1f\x8b", 400, "invalid_body"},
+		"a byte order mark": {
+			"POST", "/api/chat", "key-ide", "\ufeff" + `{"model":"tiny"}`, 400, "invalid_body",
+		},
+		"white space around everything": {
+			"POST", "/api/chat", "key-ide", " \r\n\t{ \"model\" :\n\"tiny\" } \n", 200, "",
+		},
+		"much white space at the end": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny"}` + strings.Repeat(" ", 5000), 400, "invalid_body",
+		},
+		"a hundred brackets": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}",
+			200, "",
+		},
+		"too many brackets": {
+			"POST", "/api/chat", "key-ide",
+			`{"model":"tiny","x":` + strings.Repeat("[", 10001) + strings.Repeat("]", 10001) + "}", 400, "invalid_body",
+		},
+		"too many members": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny"` + strings.Repeat(`,"x":1`, 5000) + "}", 400, "invalid_body",
+		},
+		"tools with properties of our names": {
+			"POST", "/v1/chat/completions", "key-ide",
+			`{"model":"tiny","tools":[{"type":"function","function":{"name":"f",` +
+				`"parameters":{"properties":{"model":{"type":"string"},"options":{"type":"object"},"keep_alive":{}}}}}]}`,
+			200, "",
+		},
+		"quotes and backslashes in a message": {
+			"POST", "/api/chat", "key-ide", `{"messages":[{"content":"\\\"model\\\":\"x\\"}],"model":"tiny"}`, 200, "",
+		},
+		"a request that sets num_batch": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_batch":1}}`, 400, "option_not_allowed",
+		},
+		"a request that sets main_gpu": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"main_gpu":1}}`, 400, "option_not_allowed",
+		},
+		"a request that sets use_mmap": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"use_mmap":1}}`, 400, "option_not_allowed",
+		},
+		"a request that sets draft_num_predict": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"draft_num_predict":1}}`, 400, "option_not_allowed",
+		},
+		"a request that sets num_thread": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_thread":1}}`, 400, "option_not_allowed",
+		},
+		"an option that is null": {
+			"POST", "/api/generate", "key-ide", `{"model":"tiny","options":{"num_gpu":null}}`, 200, "",
+		},
+		"shift": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","shift":false}`, 400, "option_not_allowed",
+		},
+		"keep_alive that is null": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","keep_alive":null}`, 200, "",
+		},
+		"keep_alive with embeddings": {
+			"POST", "/api/embed", "key-ide", `{"model":"embed","keep_alive":"1h"}`, 400, "option_not_allowed",
+		},
+		"a context that is a string": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_ctx":"8192"}}`, 400, "option_not_allowed",
+		},
+		"an option in an escape": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num\u005fgpu":0}}`, 400, "option_not_allowed",
+		},
+		"an answer without end": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":0}}`, 400, "option_not_allowed",
+		},
+		"a negative limit counts as none": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":-1}}`, 200, "",
+		},
+		"as many tokens as the context": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":8192}}`, 200, "",
+		},
+		"more tokens than the context": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":8193}}`, 400, "max_tokens_too_large",
+		},
+		"a limit that is no number": {
+			"POST", "/api/chat", "key-ide", `{"model":"tiny","options":{"num_predict":"8"}}`, 400, "option_not_allowed",
+		},
+		"a limit with a fraction": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":1.5}`, 400, "option_not_allowed",
+		},
+		"no tokens": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":0}`, 400, "option_not_allowed",
+		},
+		"a null limit": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":null}`, 200, "",
+		},
+		"too many tokens": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_tokens":100000}`, 400, "max_tokens_too_large",
+		},
+		"too many tokens by the newer name": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_completion_tokens":100000}`, 400,
+			"max_tokens_too_large",
+		},
+		"the smaller of two limits": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"tiny","max_completion_tokens":10,"max_tokens":100000}`, 200,
+			"",
+		},
+		"too many tokens of completions": {
+			"POST", "/v1/completions", "key-ide", `{"model":"tiny","max_tokens":8193}`, 400, "max_tokens_too_large",
+		},
+		"too many tokens of a response": {
+			"POST", "/v1/responses", "key-ide", `{"model":"tiny","max_output_tokens":8193}`, 400, "max_tokens_too_large",
+		},
+		"too many tokens of a message": {
+			"POST", "/v1/messages", "key-ide", `{"model":"tiny","max_tokens":8193}`, 400, "max_tokens_too_large",
+		},
+		"another API's limit is ignored": {
+			"POST", "/v1/messages", "key-ide", `{"model":"tiny","max_output_tokens":8193}`, 200, "",
+		},
+		"a model whose context is not known has no limit": {
+			"POST", "/v1/chat/completions", "key-ide", `{"model":"org/big:70b","max_tokens":100000}`, 200, "",
+		},
+		"an empty key": {"GET", "/v1/models", "", ``, 401, "invalid_api_key"},
+		"audio": {
+			"POST", "/v1/audio/transcriptions", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"a web search": {
+			"POST", "/api/experimental/web_search", "key-ide", `{}`, 403, "path_not_allowed",
+		},
+		"compaction": {
+			"POST", "/v1/responses/compact", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"an open path with a slash behind": {
+			"POST", "/api/chat/", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"an open path with two slashes": {
+			"POST", "/api//chat", "key-ide", `{"model":"tiny"}`, 403, "path_not_allowed",
+		},
+		"tracing":                                    {"TRACE", "/api/chat", "key-ide", ``, 403, "path_not_allowed"},
+		"readiness is not on the users port":         {"GET", "/readyz", "key-ide", ``, 403, "path_not_allowed"},
+		"metrics of teams are not on the users port": {"GET", "/metrics/teams", "key-ide", ``, 403, "path_not_allowed"},
+		"health needs no key":                        {"GET", "/healthz", "", "", 200, ""},
+		"metrics are not on the users' port":         {"GET", "/metrics", "key-ide", "", 403, "path_not_allowed"},
+		"a path that does not exist needs a key too": {"GET", "/nothing", "", "", 401, "invalid_api_key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			response, err := client.Do(request(t, test.method, api+test.path, test.key, test.body))
@@ -452,7 +741,9 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 	}
 
 	t.Run("a chunked body that is too large is refused, whatever model it ends with", func(t *testing.T) {
-		r, err := http.NewRequest("POST", api+"/api/chat", io.MultiReader(strings.NewReader(`{"model":"tiny","x":"`), strings.NewReader(strings.Repeat(large, 11)), strings.NewReader(`"}`)))
+		r, err := http.NewRequest("POST", api+"/api/chat", io.MultiReader(
+			strings.NewReader(`{"model":"tiny","x":"`), strings.NewReader(strings.Repeat(large, 11)), strings.NewReader(`"}`),
+		))
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "Bearer key-ide")
 		r.Close = true
@@ -465,17 +756,45 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 		raw    string
 		status int // 0: the connection is closed without an answer
 	}{
-		"two lengths":                        {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 16\r\nContent-Length: 17\r\n\r\n", 0},
-		"a length and chunks":                {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"model\":\"tiny\"}\r\n0\r\n\r\n", 200},
-		"chunks spelt otherwise":             {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400},
-		"a negative length":                  {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: -1\r\n\r\n", 400},
-		"a space before a colon":             {"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 400},
-		"no host":                            {"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
-		"the absolute form":                  {"GET http://a/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
-		"the absolute form of a closed path": {"POST http://a/api/pull HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 403},
-		"headers of 20 KB":                   {"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX: " + strings.Repeat("x", 20000) + "\r\n\r\n", 431},
-		"headers of 14 KB":                   {"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nX: " + strings.Repeat("x", 14000) + "\r\n\r\n", 200},
-		"no HTTP":                            {"hello\r\n\r\n", 400},
+		"two lengths": {
+			"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 16\r\nContent-Length: " +
+				"17\r\n\r\n",
+			0,
+		},
+		"a length and chunks": {
+			"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 4\r\nTransfer-Encoding: " +
+				"chunked\r\n\r\n10\r\n{\"model\":\"tiny\"}\r\n0\r\n\r\n",
+			200,
+		},
+		"chunks spelt otherwise": {
+			"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nTransfer-Encoding: " +
+				"xchunked\r\n\r\n0\r\n\r\n",
+			400,
+		},
+		"a negative length": {
+			"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: -1\r\n\r\n", 400,
+		},
+		"a space before a colon": {
+			"POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 400,
+		},
+		"no host": {"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer key-ide\r\n\r\n", 200},
+		"the absolute form": {
+			"GET http://a/v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\n\r\n", 200,
+		},
+		"the absolute form of a closed path": {
+			"POST http://a/api/pull HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-ide\r\nContent-Length: 0\r\n\r\n", 403,
+		},
+		"headers of 20 KB": {
+			"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " +
+				"key-ide\r\nX: " + strings.Repeat("x", 20000) + "\r\n\r\n",
+			431,
+		},
+		"headers of 14 KB": {
+			"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " +
+				"key-ide\r\nX: " + strings.Repeat("x", 14000) + "\r\n\r\n",
+			200,
+		},
+		"no HTTP": {"hello\r\n\r\n", 400},
 	} {
 		t.Run("on the wire: "+name, func(t *testing.T) {
 			connection, err := net.Dial("tcp", strings.TrimPrefix(api, "http://"))
@@ -521,7 +840,9 @@ func TestTheFrontAnswersEachRequestAsItShould(t *testing.T) {
 			}
 			return response.StatusCode
 		}
-		assert.Equal(t, []int{200, 200, 200, 429, 429}, []int{status("key-slow"), status("key-slow"), status("key-slow"), status("key-slow"), status("key-slow")})
+		assert.Equal(t, []int{200, 200, 200, 429, 429}, []int{
+			status("key-slow"), status("key-slow"), status("key-slow"), status("key-slow"), status("key-slow"),
+		})
 		assert.Equal(t, 200, status("key-ide"))
 	})
 	t.Run("every series that a rule reads is exported", func(t *testing.T) {
@@ -558,7 +879,9 @@ func busyServer() (handler http.HandlerFunc, busy chan string, release chan stru
 // ask sends a chat in the background; its status, and the code of its error, arrive on the channel.
 func ask(t *testing.T, r *running, key, prompt string, answers chan<- string) {
 	go func() {
-		response, err := r.client.Do(request(t, "POST", r.api+"/api/chat", key, fmt.Sprintf(`{"model":"tiny","prompt":%q}`, prompt)))
+		response, err := r.client.Do(request(
+			t, "POST", r.api+"/api/chat", key, fmt.Sprintf(`{"model":"tiny","prompt":%q}`, prompt),
+		))
 		if err != nil {
 			answers <- err.Error()
 			return
@@ -586,7 +909,10 @@ func (r *running) metric(t *testing.T, name string) string {
 // awaitQueue returns once n requests wait.
 func (r *running) awaitQueue(t *testing.T, n string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return r.metric(t, "haproxy_backend_current_queue") == n }, 5*time.Second, 20*time.Millisecond, "%s requests should wait", n)
+	require.Eventually(
+		t, func() bool { return r.metric(t, "haproxy_backend_current_queue") == n }, 5*time.Second, 20*time.Millisecond,
+		"%s requests should wait", n,
+	)
 }
 
 func TestTheQueueHoldsWhatHasNoSlotAndIsBounded(t *testing.T) {
@@ -649,7 +975,9 @@ func TestAClientThatGoesAwayFreesItsSlot(t *testing.T) {
 	for _, of := range []struct {
 		what string
 		came chan struct{}
-	}{{"the server should be told that nobody waits for the answer", gone}, {"the next in the queue should have the slot", busy}} {
+	}{{
+		"the server should be told that nobody waits for the answer", gone,
+	}, {"the next in the queue should have the slot", busy}} {
 		select {
 		case <-of.came:
 		case <-time.After(5 * time.Second):
@@ -700,7 +1028,9 @@ func TestInteractiveRequestsOvertakeBackgroundOnes(t *testing.T) {
 
 func TestEachRequestIsALineOfJSONWithoutKeysOrPrompts(t *testing.T) {
 	r, _ := startFront(t)
-	for _, body := range []string{`{"model":"tiny","prompt":"my secret plan"}`, `{"model":"gpt-4\"o","prompt":"my secret plan"}`} {
+	for _, body := range []string{
+		`{"model":"tiny","prompt":"my secret plan"}`, `{"model":"gpt-4\"o","prompt":"my secret plan"}`,
+	} {
 		response, err := client.Do(request(t, "POST", r.api+"/api/generate?token=query-secret", "key-ide", body))
 		require.NoError(t, err)
 		response.Body.Close()
@@ -721,7 +1051,10 @@ func TestEachRequestIsALineOfJSONWithoutKeysOrPrompts(t *testing.T) {
 	good, unknown := find("tiny"), find(`gpt-4"o`)
 	assert.NotContains(t, r.log.String(), "secret")
 	t.Log(good)
-	for key, want := range map[string]any{"team": "ide", "backend": "model:chat:tiny", "model": "tiny", "server": "pod1", "method": "POST", "path": "/api/generate", "status": 200.0} {
+	for key, want := range map[string]any{
+		"team": "ide", "backend": "model:chat:tiny", "model": "tiny", "server": "pod1", "method": "POST",
+		"path": "/api/generate", "status": 200.0,
+	} {
 		assert.Equal(t, want, good[key], key)
 	}
 	for _, key := range []string{"queue_ms", "first_byte_ms", "total_ms", "bytes"} {

@@ -1,6 +1,7 @@
 package components
 
 import (
+	"cmp"
 	"fmt"
 	"sort"
 	"strings"
@@ -18,37 +19,37 @@ type haproxyBackend struct {
 	HalfUnderWay, MostUnderWay int
 }
 
-// haproxyConfig renders haproxy.cfg; hosts are the routes' hosts, in their order, and fronts the host of the front's own pods.
+// haproxyConfig renders haproxy.cfg; hosts are the pools' hosts, in their order, and fronts the host of the front's own
+// pods.
 func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, error) {
 	var backends []haproxyBackend
-	for i, route := range a.Routes {
-		for _, model := range route.Models {
-			if route.runner(model) != model {
-				continue // it waits in that one's queue
+	for i, pool := range a.Pools {
+		for _, model := range pool.Models {
+			if !model.hasQueue() {
+				continue
 			}
-			slots := route.Slots
-			if own, ok := route.ModelSlots[model]; ok {
-				slots = own
-			}
-			all := slots * route.MaxPods
+			slots := model.Slots * pool.Replicas.Max
 			backends = append(backends, haproxyBackend{
-				Name: backendName(route.Pool, model), Host: a.fullName(hosts[i]), MaxPods: route.MaxPods, Slots: slots, Idle: route.Idle,
-				HalfUnderWay: all + a.halfQueue(), MostUnderWay: all + a.QueueLength,
+				Name: backendName(pool.Name, model.Name), Host: a.fullName(hosts[i]),
+				MaxPods: pool.Replicas.Most(), Slots: model.Slots, Idle: pool.Replicas.Idle(),
+				HalfUnderWay: slots + a.halfQueue(), MostUnderWay: slots + a.QueueLength,
 			})
 		}
 	}
 	catalog := 0 // a pool that is always there, if there is one
-	for catalog < len(a.Routes)-1 && a.Routes[catalog].Idle {
+	for catalog < len(a.Pools)-1 && a.Pools[catalog].Replicas.Idle() {
 		catalog++
 	}
 	values := map[string]any{
 		"APIPort": portAPI, "MetricsPort": portMetrics, "OllamaPort": portOllama,
-		"NobodyPort": portNobody, "MaxSeconds": a.MaxSeconds, "SilenceSeconds": a.silenceSeconds(), "HopSeconds": a.silenceSeconds() + hopSeconds,
+		"NobodyPort": portNobody, "MaxSeconds": a.MaxSeconds, "SilenceSeconds": a.silenceSeconds(),
+		"HopSeconds":   a.silenceSeconds() + hopSeconds,
 		"QueueSeconds": queueSeconds, "LookSeconds": lookSeconds,
-		"BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10, "BodiesBytes": a.bodiesMiB() << 20, "LuaMiB": a.luaMiB(),
+		"BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10, "BodiesBytes": a.bodiesMiB() << 20,
+		"LuaMiB":  a.luaMiB(),
 		"Threads": frontThreads, "Connections": connections,
 		// Every pod of every pool reads the same store, so any pool can say which models there are.
-		"Catalog":  haproxyBackend{Host: a.fullName(hosts[catalog]), MaxPods: a.Routes[catalog].MaxPods},
+		"Catalog":  haproxyBackend{Host: a.fullName(hosts[catalog]), MaxPods: a.Pools[catalog].Replicas.Most()},
 		"Backends": backends, "QueueLength": a.QueueLength, "HalfQueue": a.halfQueue(),
 		"UsageSize": strings.Count(a.grantsMap(), "\n") + 1, // a purge of a full table would forget counters
 		"OwnKeys":   a.KeysSecret != "",
@@ -62,7 +63,9 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 		values["MaxFronts"] = a.Replicas + 1 // one more while a rollout goes on
 	}
 	if a.OIDC != nil {
-		values["OIDC"] = map[string]any{"Port": portOAuth2Proxy, "SignedInPort": portSignedIn, "Groups": a.OIDC.groups(), "Login": a.OIDC.ClientSecret != ""}
+		values["OIDC"] = map[string]any{
+			"Port": portOAuth2Proxy, "SignedInPort": portSignedIn, "Groups": a.OIDC.groups(), "Login": a.OIDC.ClientSecret != "",
+		}
 	}
 	return render("haproxy.cfg.tmpl", values)
 }
@@ -70,30 +73,17 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 // fullName of a host: HAProxy resolves no other.
 func (a *AuthFrontArgs) fullName(host string) string { return host + "." + a.ClusterDomain }
 
-// runner is the model in whose queue a model's requests wait.
-func (r *Route) runner(model string) string {
-	if other, shared := r.Runners[model]; shared {
-		return other
-	}
-	return model
-}
-
-// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy allows no slash.
-func backendName(pool, model string) string {
-	return "model:" + pool + ":" + metricModel(model)
-}
-
-// modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a name without a tag
-// as name:latest, and the other way round.
+// modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a
+// name without a tag as name:latest, and the other way round.
 func (a *AuthFrontArgs) modelsMap() string {
-	return a.modelLines(func(route *Route, model string) []string {
-		name := route.Pool + "/" + model
-		lines := []string{model + " " + name}
-		if short, latest := strings.CutSuffix(model, ":latest"); latest {
+	return a.modelLines(func(pool *Pool, model Model) []string {
+		name := pool.Name + "/" + model.Name
+		lines := []string{model.Name + " " + name}
+		if short, latest := strings.CutSuffix(model.Name, ":latest"); latest {
 			return append(lines, short+" "+name)
 		}
-		if !strings.Contains(model[strings.LastIndex(model, "/")+1:], ":") {
-			return append(lines, model+":latest "+name)
+		if !strings.Contains(model.Name[strings.LastIndex(model.Name, "/")+1:], ":") {
+			return append(lines, model.Name+":latest "+name)
 		}
 		return lines
 	})
@@ -101,64 +91,54 @@ func (a *AuthFrontArgs) modelsMap() string {
 
 // backendsMap leads from pool/model to the backend.
 func (a *AuthFrontArgs) backendsMap() string {
-	return a.modelLines(func(route *Route, model string) []string {
-		return []string{route.Pool + "/" + model + " " + backendName(route.Pool, route.runner(model))}
+	return a.modelLines(func(pool *Pool, model Model) []string {
+		return []string{pool.Name + "/" + model.Name + " " + backendName(pool.Name, model.queue())}
 	})
 }
 
 // contextsMap has the context of each model, where it is known.
 func (a *AuthFrontArgs) contextsMap() string {
-	return a.modelLines(func(route *Route, model string) []string {
-		if tokens, known := route.Contexts[model]; known {
-			return []string{fmt.Sprintf("%s/%s %d", route.Pool, model, tokens)}
-		}
-		return nil
-	})
+	return a.modelNumbers(func(model Model) int { return model.Context })
 }
 
 // tokensMap has the most output tokens that a request may ask of each model, where there is a limit.
 func (a *AuthFrontArgs) tokensMap() string {
-	return a.modelLines(func(route *Route, model string) []string {
-		return route.tokenLine(model, route.OutputTokens[model].Most)
-	})
+	return a.modelNumbers(func(model Model) int { return model.OutputTokens.Most })
 }
 
 // silentTokensMap has the most output tokens of a request that does not say how many.
 func (a *AuthFrontArgs) silentTokensMap() string {
-	return a.modelLines(func(route *Route, model string) []string {
-		tokens := route.OutputTokens[model]
-		if tokens.Silent > 0 {
-			return route.tokenLine(model, tokens.Silent)
-		}
-		return route.tokenLine(model, tokens.Most)
-	})
-}
-
-func (r *Route) tokenLine(model string, tokens int) []string {
-	if tokens == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("%s/%s %d", r.Pool, model, tokens)}
+	return a.modelNumbers(func(model Model) int { return cmp.Or(model.OutputTokens.Silent, model.OutputTokens.Most) })
 }
 
 // grantsMap has a line for each team and model that the team may use.
 func (a *AuthFrontArgs) grantsMap() string {
-	return a.modelLines(func(route *Route, model string) (lines []string) {
+	return a.modelLines(func(pool *Pool, model Model) (lines []string) {
 		for _, team := range a.Teams {
-			if team.mayUse(model) {
-				lines = append(lines, fmt.Sprintf("%s/%s/%s 1", team.Name, route.Pool, model))
+			if team.mayUse(model.Name) {
+				lines = append(lines, fmt.Sprintf("%s/%s/%s 1", team.Name, pool.Name, model.Name))
 			}
 		}
 		return lines
 	})
 }
 
+// modelNumbers are lines "pool/model number" of the models that have the number.
+func (a *AuthFrontArgs) modelNumbers(number func(Model) int) string {
+	return a.modelLines(func(pool *Pool, model Model) []string {
+		if n := number(model); n > 0 {
+			return []string{fmt.Sprintf("%s/%s %d", pool.Name, model.Name, n)}
+		}
+		return nil
+	})
+}
+
 // modelLines are the lines of all models, sorted.
-func (a *AuthFrontArgs) modelLines(of func(*Route, string) []string) string {
+func (a *AuthFrontArgs) modelLines(of func(*Pool, Model) []string) string {
 	var lines []string
-	for i := range a.Routes {
-		for _, model := range a.Routes[i].Models {
-			lines = append(lines, of(&a.Routes[i], model)...)
+	for i := range a.Pools {
+		for _, model := range a.Pools[i].Models {
+			lines = append(lines, of(&a.Pools[i], model)...)
 		}
 	}
 	sort.Strings(lines)
@@ -187,9 +167,12 @@ func (t Team) mayUse(model string) bool {
 	return len(t.Models) == 0
 }
 
+// priority is the team's, or the default one.
+func (t Team) priority() Priority { return cmp.Or(t.Priority, PriorityInteractive) }
+
 // priorityClass is HAProxy's: the lowest is served first.
 func (t Team) priorityClass() int {
-	if t.Background {
+	if t.priority() == PriorityBackground {
 		return 100
 	}
 	return 0

@@ -5,23 +5,17 @@ import (
 
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
-	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Access modes of the store's claim.
-const (
-	ReadWriteOnce = "ReadWriteOnce" // one node: one replica
-	ReadWriteMany = "ReadWriteMany" // any number of nodes
-)
-
-// Model is one model that the store holds.
-type Model struct {
+// StoredModel is one model that the store holds.
+type StoredModel struct {
 	// Name is what users ask for, for instance llama3.3:70b.
 	Name string
 	// Modelfile is the text from which `ollama create` makes the model; empty for a model that is pulled.
 	Modelfile string
-	// Digest of the manifest that must be pulled, sha256:…; the writer fails on another. Default: whatever the registry has.
+	// Digest of the manifest that must be pulled, sha256:…; the writer fails on another. Default: whatever the registry
+	// has.
 	Digest string
 }
 
@@ -39,77 +33,70 @@ type ModelStoreArgs struct {
 	// Image is an Ollama image; it pulls and creates the models.
 	Image string
 	// Models in order: a Modelfile's FROM stands before the Modelfile.
-	Models []Model
+	Models []StoredModel
 	// Registry is the host[:port]/path that short model names are pulled from. Default: Ollama's own library.
 	Registry string
 	// Insecure says that Registry speaks plain HTTP. Default: false.
 	Insecure bool
-	// KeySecret is a Secret whose key id_ed25519 is the identity that a private registry knows. Default: a new identity each time.
+	// KeySecret is a Secret whose key id_ed25519 is the identity that a private registry knows. Default: a new identity
+	// each time.
 	KeySecret string
-	// CABundle is a ConfigMap whose keys are PEM files of certificate authorities to trust besides the system's. Default: none.
+	// CABundle is a ConfigMap whose keys are PEM files of certificate authorities to trust besides the system's. Default:
+	// none.
 	CABundle string
 	// Proxy to reach the registries through. Default: none.
 	Proxy *Proxy
 	// ClusterDomain is the cluster's DNS domain, never reached through the proxy. Default: cluster.local.
 	ClusterDomain string
-	// Prune removes models that the writer pulled and that are not listed any more, never those that were created. Default: false.
+	// Prune removes models that the writer pulled and that are not listed any more, never those that were created.
+	// Default: false.
 	Prune bool
-	// CheckSchedule is when registries are asked whether they have another model than the listed digests, in cron's five fields. What differs
-	// is downloaded beside what serves, which stays as it is, and the Job of that time fails and says so. Default: never.
+	// CheckSchedule is when registries are asked whether they have another model than the listed digests, in cron's five
+	// fields. What differs is downloaded beside what serves, which stays as it is, and the Job of that time fails and says
+	// so. Default: never.
 	CheckSchedule string
 	// PerReplica gives each server pod a claim of its own instead, filled by that pod before it serves. Default: false.
 	PerReplica bool
 	// Placement of the writer. With ReadWriteOnce it should be the servers', so that they meet. Default: any node.
 	Placement Placement
-	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and AccessMode.
+	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and
+	// AccessMode.
 	ExistingClaim string
 	// Size of the claim. Default: 100Gi.
 	Size string
 	// StorageClass of the claim. Default: the cluster's own default class.
 	StorageClass string
 	// AccessMode of the claim. Default: ReadWriteOnce.
-	AccessMode string
+	AccessMode AccessMode
 	// Protect refuses to delete the claim, and with it hours of downloads. Default: false.
 	Protect bool
 }
 
-// ModelStore is the claim that holds the models and the one Job that writes to it. Servers only read: Ollama's start-up pruning, racing
-// pulls and non-atomic manifests make a second writer unsafe.
+// ModelStore is the claim that holds the models and the one Job that writes to it. Servers only read: Ollama's start-up
+// pruning, racing pulls and non-atomic manifests make a second writer unsafe.
 type ModelStore struct {
 	pulumi.ResourceState
 
+	// ClaimName is the claim that all servers mount; empty with PerReplica.
+	ClaimName pulumi.StringOutput `pulumi:"claimName"`
 	// Mount is what a server mounts.
 	Mount StoreMount
 }
 
-// StoreMount is how a server reaches its models.
-type StoreMount struct {
-	// ClaimName is mounted read-only at every server.
-	ClaimName pulumi.StringInput
-	// Shared tells that the claim mounts on several nodes at once (ReadWriteMany).
-	Shared bool
-	// Together names the store whose pods must share a node, as its claim mounts on one. Default: none.
-	Together string
-
-	perReplica *ModelStoreArgs
-	config     pulumi.StringPtrOutput
+func (a ModelStoreArgs) withDefaults() *ModelStoreArgs {
+	setDefault(&a.Size, "100Gi")
+	setDefault(&a.AccessMode, ReadWriteOnce)
+	setDefault(&a.ClusterDomain, "cluster.local")
+	return &a
 }
 
-// writerTimeout bounds one update's downloads: 500 GB at 300 Mbit/s take 3 h 42 min.
-const writerTimeout = "4h"
-
-// NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model that fails fails
-// the update; the Job's message names it. The Job is named by a hash of what it does: a changed model list makes a new Job, an
-// unchanged one makes none.
-func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts ...pulumi.ResourceOption) (*ModelStore, error) {
-	a := *args
-	if a.Size == "" {
-		a.Size = "100Gi"
-	}
-	if a.AccessMode == "" {
-		a.AccessMode = ReadWriteOnce
-	}
-	setDefault(&a.ClusterDomain, "cluster.local")
+// NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model
+// that fails fails the update; the Job's message names it. The Job is named by a hash of what it does: a changed model
+// list makes a new Job, an unchanged one makes none.
+func NewModelStore(
+	ctx *pulumi.Context, name string, args *ModelStoreArgs, opts ...pulumi.ResourceOption,
+) (*ModelStore, error) {
+	a := args.withDefaults()
 	if len(a.Models) == 0 {
 		return nil, fmt.Errorf("ModelStore %s: models is empty: list at least one model", name)
 	}
@@ -126,18 +113,20 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	}
 	parent := pulumi.Parent(store)
 
-	config, err := a.config(ctx, name+"-writer", plan, parent)
+	config, err := a.writerConfigMap(ctx, name+"-writer", plan, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the configuration of %s: %w", name, err)
 	}
 	if a.PerReplica {
-		store.Mount = StoreMount{Shared: true, perReplica: &a, config: config}
-		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{})
+		store.ClaimName = pulumi.String("").ToStringOutput()
+		store.Mount = StoreMount{Shared: true, PerReplica: a.replicaStore(config)}
+		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
 	}
 	claim, err := a.claim(ctx, name, parent)
 	if err != nil {
 		return nil, fmt.Errorf("creating the claim of %s: %w", name, err)
 	}
+	store.ClaimName = claim
 	store.Mount = StoreMount{ClaimName: claim, Shared: a.AccessMode == ReadWriteMany}
 	if !store.Mount.Shared {
 		store.Mount.Together = name
@@ -145,29 +134,28 @@ func NewModelStore(ctx *pulumi.Context, name string, args *ModelStoreArgs, opts 
 	if err := networkPolicy(ctx, name+"-writer", a.Namespace, roleWriter, allow{egress: anywhere()}, parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
 	}
-	if err := a.writer(ctx, name+"-writer", config, store.Mount, parent); err != nil {
+	if err := a.writerJob(ctx, name+"-writer", config, store.Mount, parent); err != nil {
 		return nil, fmt.Errorf("creating the writer of %s: %w", name, err)
 	}
 	if a.CheckSchedule != "" {
-		if err := a.check(ctx, name+"-writer", config, store.Mount, parent); err != nil {
+		if err := a.checkCronJob(ctx, name+"-writer", config, store.Mount, parent); err != nil {
 			return nil, fmt.Errorf("creating the scheduled check of %s: %w", name, err)
 		}
 	}
-	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": claim})
+	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
 }
 
-// anywhere, because registries are.
-func anywhere() networkingv1.NetworkPolicyEgressRuleArray {
-	return networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}
-}
-
-func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringOutput, error) {
+func (a *ModelStoreArgs) claim(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
 	if a.ExistingClaim != "" {
 		return pulumi.String(a.ExistingClaim).ToStringOutput(), nil
 	}
 	metadata := named(a.Namespace, roleWriter, name, name)
 	metadata.Annotations = skipAwait() // a WaitForFirstConsumer class binds only once the writer's pod is there
-	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{Metadata: metadata, Spec: a.claimSpec(a.AccessMode)},
+	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{
+		Metadata: metadata, Spec: a.claimSpec(a.AccessMode),
+	},
 		append([]pulumi.ResourceOption{pulumi.Protect(a.Protect)}, opts...)...)
 	if err != nil {
 		return pulumi.StringOutput{}, err
@@ -175,7 +163,7 @@ func (a *ModelStoreArgs) claim(ctx *pulumi.Context, name string, opts ...pulumi.
 	return claim.Metadata.Name().Elem(), nil
 }
 
-func (a *ModelStoreArgs) claimSpec(accessMode string) *corev1.PersistentVolumeClaimSpecArgs {
+func (a *ModelStoreArgs) claimSpec(accessMode AccessMode) *corev1.PersistentVolumeClaimSpecArgs {
 	spec := &corev1.PersistentVolumeClaimSpecArgs{
 		AccessModes: pulumi.StringArray{pulumi.String(accessMode)},
 		Resources:   &corev1.VolumeResourceRequirementsArgs{Requests: pulumi.StringMap{"storage": pulumi.String(a.Size)}},
@@ -186,17 +174,14 @@ func (a *ModelStoreArgs) claimSpec(accessMode string) *corev1.PersistentVolumeCl
 	return spec
 }
 
-// claimTemplate is the claim of each server pod, where it has one of its own.
-func (a *ModelStoreArgs) claimTemplate(name string) *corev1.PersistentVolumeClaimTypeArgs {
-	return &corev1.PersistentVolumeClaimTypeArgs{
-		Metadata: &metav1.ObjectMetaArgs{Name: pulumi.String(name)}, Spec: a.claimSpec(ReadWriteOnce),
+// replicaStore is what each server pod needs to have a store of its own.
+func (a *ModelStoreArgs) replicaStore(config pulumi.StringPtrInput) *ReplicaStore {
+	return &ReplicaStore{
+		Claim: &corev1.PersistentVolumeClaimTypeArgs{
+			Metadata: &metav1.ObjectMetaArgs{Name: pulumi.String(StoreVolume)}, Spec: a.claimSpec(ReadWriteOnce),
+		},
+		Retain:         a.Protect,
+		InitContainers: corev1.ContainerArray{a.writerContainer()},
+		Volumes:        a.writerVolumes(config),
 	}
-}
-
-// whenDeleted tells what becomes of those claims when the pool is deleted. A scaled-down pod's stays: scaling up must not download again.
-func (a *ModelStoreArgs) whenDeleted() string {
-	if a.Protect {
-		return "Retain"
-	}
-	return "Delete"
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"strings"
 
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
@@ -12,7 +13,8 @@ import (
 
 // All names that two objects must agree on stand here, once.
 
-// A role is the app.kubernetes.io/component label of a pod: Services, NetworkPolicies and PodDisruptionBudgets select by it.
+// A role is the app.kubernetes.io/component label of a pod: Services, NetworkPolicies and PodDisruptionBudgets select
+// by it.
 type role string
 
 const (
@@ -32,12 +34,13 @@ const (
 	portQueue       = 8082  // where one front takes what the others hand on
 	portOAuth2Proxy = 4180  // its own default, on the pod's loopback only
 	portMetrics     = 8404  // HAProxy's conventional exporter port
-	portNobody      = 9     // on the pod's loopback, where nobody listens: a privileged port, and HAProxy runs as a plain user
-	portPrometheus  = 9090
-	portExporter    = 7979 // json_exporter's own default
-	portDCGM        = 9400 // dcgm-exporter's own default
-	portService     = 80   // the port that users see
-	portServiceTLS  = 443
+	// on the pod's loopback, where nobody listens: a privileged port, and HAProxy runs as a plain user
+	portNobody     = 9
+	portPrometheus = 9090
+	portExporter   = 7979 // json_exporter's own default
+	portDCGM       = 9400 // dcgm-exporter's own default
+	portService    = 80   // the port that users see
+	portServiceTLS = 443
 
 	portNameHTTP    = "http"
 	portNameMetrics = "metrics"
@@ -46,9 +49,6 @@ const (
 
 // teamsMetricsPath is where the front's metrics port tells the teams' use; haproxy.cfg.tmpl has it too.
 const teamsMetricsPath = "/metrics/teams"
-
-// modelsPath is where every pod that knows the store mounts it, so that OLLAMA_MODELS is the same everywhere.
-const modelsPath = "/models"
 
 // instanceLabel tells the pods of one component instance from those of another of the same role (two pools, say).
 const instanceLabel = "app.kubernetes.io/instance"
@@ -73,15 +73,25 @@ func labels(r role, instance string) pulumi.StringMap {
 	return all
 }
 
-// named is the metadata of an object whose name is a contract (others refer to it, or a person types it).
-func named(namespace pulumi.StringInput, r role, instance, name string) *metav1.ObjectMetaArgs {
-	return &metav1.ObjectMetaArgs{Name: pulumi.String(name), Namespace: namespace, Labels: labels(r, instance)}
+// named is the metadata of an object whose name is a contract (others refer to it, or a person types it), with more
+// labels.
+func named(
+	namespace pulumi.StringInput, r role, instance, name string, more ...pulumi.StringMap,
+) *metav1.ObjectMetaArgs {
+	metadata := autonamed(namespace, r, instance, more...)
+	metadata.Name = pulumi.String(name)
+	return metadata
 }
 
-// autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the pods that mount
-// it roll because its name changed, and the former object goes after them. A ConfigMap must say that it is immutable; others are updated in place.
-func autonamed(namespace pulumi.StringInput, r role, instance string) *metav1.ObjectMetaArgs {
-	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: labels(r, instance)}
+// autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the
+// pods that mount it roll because its name changed, and the former object goes after them. A ConfigMap must say that it
+// is immutable; others are updated in place.
+func autonamed(namespace pulumi.StringInput, r role, instance string, more ...pulumi.StringMap) *metav1.ObjectMetaArgs {
+	all := labels(r, instance)
+	for _, some := range more {
+		maps.Copy(all, some)
+	}
+	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: all}
 }
 
 // digest is a short stable name for content: 10 hex digits (40 bits) tell the few objects of one stack apart.
@@ -94,8 +104,8 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(sum.Sum(nil))[:10]
 }
 
-// fileKey turns a model name such as hf.co/org/model:tag into a ConfigMap key, which may hold only [-._a-zA-Z0-9]. The digest keeps
-// two names apart that differ only in the replaced characters.
+// fileKey turns a model name such as hf.co/org/model:tag into a ConfigMap key, which may hold only [-._a-zA-Z0-9]. The
+// digest keeps two names apart that differ only in the replaced characters.
 func fileKey(model string) string {
 	safe := strings.Map(func(r rune) rune {
 		switch {
@@ -105,4 +115,28 @@ func fileKey(model string) string {
 		return '_'
 	}, model)
 	return safe + "-" + digest(model)
+}
+
+// headlessSuffix ends the name of the Service that resolves to each pod.
+const headlessSuffix = "-pods"
+
+// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy
+// allows no slash.
+func backendName(pool, model string) string {
+	return "model:" + pool + ":" + metricModel(model)
+}
+
+// metricModel is a model's name as a label of the metrics: that of its backend.
+func metricModel(model string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
+}
+
+// renaming is a step of relabelling.
+type renaming struct{ Regex, Replacement string }
+
+// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step
+// replaces one.
+func metricRenamings() []renaming {
+	slash := renaming{"([^/]*)/(.*)", "${1}_$2"}
+	return []renaming{{"(.+):latest", "$1"}, slash, slash, slash}
 }

@@ -13,7 +13,9 @@ type allow struct {
 }
 
 // networkPolicy closes the pods of one component instance but for what a lists.
-func networkPolicy(ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, a allow, opts ...pulumi.ResourceOption) error {
+func networkPolicy(
+	ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, a allow, opts ...pulumi.ResourceOption,
+) error {
 	if a.ingress == nil {
 		a.ingress = networkingv1.NetworkPolicyIngressRuleArray{}
 	}
@@ -39,20 +41,29 @@ func tcp(port int) *networkingv1.NetworkPolicyPortArgs {
 // podsOf are the pods of some roles in the same namespace.
 func podsOf(roles ...role) (peers networkingv1.NetworkPolicyPeerArray) {
 	for _, r := range roles {
-		peers = append(peers, &networkingv1.NetworkPolicyPeerArgs{PodSelector: &metav1.LabelSelectorArgs{MatchLabels: selectRole(r)}})
+		peers = append(peers, &networkingv1.NetworkPolicyPeerArgs{
+			PodSelector: &metav1.LabelSelectorArgs{MatchLabels: selectRole(r)},
+		})
 	}
 	return peers
 }
 
 // anyNamespace are all pods of the cluster, but nothing outside it.
 func anyNamespace() networkingv1.NetworkPolicyPeerArray {
-	return networkingv1.NetworkPolicyPeerArray{&networkingv1.NetworkPolicyPeerArgs{NamespaceSelector: &metav1.LabelSelectorArgs{}}}
+	return networkingv1.NetworkPolicyPeerArray{&networkingv1.NetworkPolicyPeerArgs{
+		NamespaceSelector: &metav1.LabelSelectorArgs{},
+	}}
 }
 
-// dns lets a pod resolve names. The cluster's resolver is not selected by label: its namespace and labels differ between distributions,
-// and NodeLocal DNS answers from a host address.
+// dns lets a pod resolve names. The cluster's resolver is not selected by label: its namespace and labels differ
+// between distributions, and NodeLocal DNS answers from a host address.
 func dns() *networkingv1.NetworkPolicyEgressRuleArgs {
 	return &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{
 		&networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(53), Protocol: pulumi.String("UDP")}, tcp(53),
 	}}
+}
+
+// anywhere, because registries are.
+func anywhere() networkingv1.NetworkPolicyEgressRuleArray {
+	return networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}
 }

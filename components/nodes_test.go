@@ -22,7 +22,9 @@ func TestOnlyVolumesOnTheNodesDiskAreNamed(t *testing.T) {
 		volumes corev1.VolumeArray
 		want    pulumi.StringMapInput
 	}{
-		"two": {corev1.VolumeArray{scratch("tmp"), claimVolume("models", pulumi.String("models"), true), scratch("home")}, pulumi.StringMap{
+		"two": {corev1.VolumeArray{
+			scratch("tmp"), claimVolume("models", pulumi.String("models"), true), scratch("home"),
+		}, pulumi.StringMap{
 			"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": pulumi.String("tmp,home"),
 		}},
 		"none": {corev1.VolumeArray{configVolume("config", pulumi.StringPtr("config"), 0o444)}, nil},
@@ -53,25 +55,36 @@ func TestRequirementsFollowFromThePool(t *testing.T) {
 	g6 := NodeRequirement{"node.kubernetes.io/instance-type", "In", []string{"g6.xlarge"}}
 	for name, test := range map[string]struct {
 		class NodeClass
-		pool  NodePool
+		pool  Pool
 		want  []NodeRequirement
 	}{
-		"AWS' own labels where nothing names instances": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 2, MinMiB: 22809}}}, []NodeRequirement{
+		"AWS' own labels where nothing names instances": {aws, Pool{Placement: Placement{
+			GPU: GPU{Count: 2, MinMiB: 22809},
+		}}, []NodeRequirement{
 			{"karpenter.k8s.aws/instance-gpu-manufacturer", "In", []string{"nvidia"}},
 			{"karpenter.k8s.aws/instance-gpu-count", "Gt", []string{"1"}},
 			{"karpenter.k8s.aws/instance-gpu-memory", "Gt", []string{"22808"}},
 			noSpot,
 		}},
-		"AMD's GPUs, of any memory": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 1, Vendor: AMD}}}, []NodeRequirement{
+		"AMD's GPUs, of any memory": {aws, Pool{Placement: Placement{GPU: GPU{Count: 1, Vendor: AMD}}}, []NodeRequirement{
 			{"karpenter.k8s.aws/instance-gpu-manufacturer", "In", []string{"amd"}},
 			{"karpenter.k8s.aws/instance-gpu-count", "Gt", []string{"0"}},
 			noSpot,
 		}},
-		"named instances, which nothing is added to": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 1, MinMiB: 22809}}, Requirements: []NodeRequirement{g6}}, []NodeRequirement{g6, noSpot}},
-		"the selector, in order, and the GPU's product": {NodeClass{Group: "karpenter.azure.com"}, NodePool{Placement: Placement{GPU: GPU{Count: 1, Product: "A100"}, NodeSelector: map[string]string{"karpenter.azure.com/sku-gpu-name": "A100", "a": "b"}}}, []NodeRequirement{
-			{"a", "In", []string{"b"}}, {"karpenter.azure.com/sku-gpu-name", "In", []string{"A100"}}, {"nvidia.com/gpu.product", "In", []string{"A100"}}, noSpot,
+		"named instances, which nothing is added to": {aws, Pool{
+			Placement: Placement{GPU: GPU{Count: 1, MinMiB: 22809}},
+			Karpenter: &NodeRequests{Requirements: []NodeRequirement{g6}},
+		}, []NodeRequirement{g6, noSpot}},
+		"the selector, in order, and the GPU's product": {NodeClass{Group: "karpenter.azure.com"}, Pool{Placement: Placement{
+			GPU:          GPU{Count: 1, Product: "A100"},
+			NodeSelector: map[string]string{"karpenter.azure.com/sku-gpu-name": "A100", "a": "b"},
+		}}, []NodeRequirement{
+			{"a", "In", []string{"b"}}, {"karpenter.azure.com/sku-gpu-name", "In", []string{"A100"}},
+			{"nvidia.com/gpu.product", "In", []string{"A100"}}, noSpot,
 		}},
-		"spot for who asks for it": {aws, NodePool{Placement: Placement{GPU: GPU{Count: 1}, NodeSelector: map[string]string{"karpenter.sh/capacity-type": "spot"}}, Requirements: []NodeRequirement{g6}}, []NodeRequirement{
+		"spot for who asks for it": {aws, Pool{Placement: Placement{
+			GPU: GPU{Count: 1}, NodeSelector: map[string]string{"karpenter.sh/capacity-type": "spot"},
+		}, Karpenter: &NodeRequests{Requirements: []NodeRequirement{g6}}}, []NodeRequirement{
 			{"karpenter.sh/capacity-type", "In", []string{"spot"}}, g6,
 		}},
 	} {
@@ -88,15 +101,27 @@ func TestKarpenterMustBeAbleToFindTheGPUs(t *testing.T) {
 	zone := []NodeRequirement{{"topology.kubernetes.io/zone", "In", []string{"a"}}}
 	for name, test := range map[string]struct {
 		group string
-		pool  NodePool
+		pool  Pool
 		want  bool
 	}{
-		"AWS labels memory":                     {aws.Group, NodePool{Placement: whole}, true},
-		"others do not":                         {"karpenter.azure.com", NodePool{Placement: whole}, false},
-		"a zone is no instance":                 {"karpenter.azure.com", NodePool{Placement: whole, Requirements: zone}, false},
-		"no cloud has the node labeller's name": {aws.Group, NodePool{Placement: product}, false},
-		"a label of another cloud says nothing": {"karpenter.azure.com", NodePool{Placement: whole, Requirements: []NodeRequirement{{"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"}}}}, false},
-		"one of its own does":                   {aws.Group, NodePool{Placement: product, Requirements: []NodeRequirement{{"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"}}}}, true},
+		"AWS labels memory": {aws.Group, Pool{Placement: whole}, true},
+		"others do not":     {"karpenter.azure.com", Pool{Placement: whole}, false},
+		"a zone is no instance": {"karpenter.azure.com", Pool{
+			Placement: whole, Karpenter: &NodeRequests{Requirements: zone},
+		}, false},
+		"no cloud has the node labeller's name": {aws.Group, Pool{Placement: product}, false},
+		"a label of another cloud says nothing": {"karpenter.azure.com", Pool{
+			Placement: whole,
+			Karpenter: &NodeRequests{Requirements: []NodeRequirement{{
+				"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"},
+			}}},
+		}, false},
+		"one of its own does": {aws.Group, Pool{
+			Placement: product,
+			Karpenter: &NodeRequests{Requirements: []NodeRequirement{{
+				"karpenter.k8s.aws/instance-gpu-name", "In", []string{"l4"},
+			}}},
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, test.want, test.pool.Decided(NodeClass{Group: test.group}))
@@ -105,9 +130,12 @@ func TestKarpenterMustBeAbleToFindTheGPUs(t *testing.T) {
 }
 
 func TestAffinityIsMetByANodeThatNoLabellerHasSeen(t *testing.T) {
-	for name, gpu := range map[string]GPU{"by memory": {Count: 1, MinMiB: 100}, "by product and memory": {Count: 1, MinMiB: 100, Product: "NVIDIA-L4"}} {
+	for name, gpu := range map[string]GPU{
+		"by memory": {Count: 1, MinMiB: 100}, "by product and memory": {Count: 1, MinMiB: 100, Product: "NVIDIA-L4"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			terms := gpu.nodeAffinity().RequiredDuringSchedulingIgnoredDuringExecution.(*corev1.NodeSelectorArgs).NodeSelectorTerms.(corev1.NodeSelectorTermArray)
+			selector := gpu.nodeAffinity().RequiredDuringSchedulingIgnoredDuringExecution.(*corev1.NodeSelectorArgs)
+			terms := selector.NodeSelectorTerms.(corev1.NodeSelectorTermArray)
 			require.Len(t, terms, 2)
 			last := terms[1].(*corev1.NodeSelectorTermArgs).MatchExpressions.(corev1.NodeSelectorRequirementArray)
 			memory := last[len(last)-1].(*corev1.NodeSelectorRequirementArgs)

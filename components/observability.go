@@ -7,42 +7,50 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
+// PrometheusMode is whose Prometheus scrapes the stack.
+type PrometheusMode string
+
 // Prometheus modes.
 const (
-	PrometheusBundled  = "bundled"  // a small Prometheus of our own
-	PrometheusOperator = "operator" // a PodMonitor and a PrometheusRule for an operator that is there already
+	PrometheusBundled PrometheusMode = "bundled" // a small Prometheus of our own
+	// a PodMonitor and a PrometheusRule for an operator that is there already
+	PrometheusOperator PrometheusMode = "operator"
 )
 
 // ObservabilityArgs says who scrapes the stack and evaluates the rules.
 type ObservabilityArgs struct {
 	Namespace pulumi.StringInput
 	// Mode is PrometheusBundled or PrometheusOperator. Default: PrometheusBundled.
-	Mode string
+	Mode PrometheusMode
 	// Image of the bundled Prometheus, and of json_exporter.
 	Image, ExporterImage string
-	// RetentionDays is how long the bundled Prometheus keeps what it measured. Default: 2, enough to look back over a weekend's incident.
+	// RetentionDays is how long the bundled Prometheus keeps what it measured. Default: 2, enough to look back over a
+	// weekend's incident.
 	RetentionDays int
-	// Storage is the size of the bundled Prometheus' claim, such as 20Gi, and StorageClass its class. Default: none, and a new pod begins anew.
+	// Storage is the size of the bundled Prometheus' claim, such as 20Gi, and StorageClass its class. Default: none, and a
+	// new pod begins anew.
 	Storage, StorageClass string
-	// ReleaseLabel is the value of the label "release" by which an operator selects its monitors and rules. Default: no label.
+	// ReleaseLabel is the value of the label "release" by which an operator selects its monitors and rules. Default: no
+	// label.
 	ReleaseLabel string
 	// Annotations of the monitors, the rules and the dashboard, such as the folder that Grafana's sidecar puts it in.
 	Annotations map[string]string
 	// ServerURL is where the operator's Prometheus answers queries; autoscaling asks there. Unused when bundled.
 	ServerURL string
-	// MetricsHost and MetricsPort are the front's exporter: a name that resolves to every front pod, without the cluster's domain.
+	// MetricsHost and MetricsPort are the front's exporter: a name that resolves to every front pod, without the cluster's
+	// domain.
 	MetricsHost pulumi.StringInput
 	MetricsPort int
-	// Pools of the stack, and PodsHosts, for each of them the name that resolves to its pods.
-	Pools     []ObservedPool
-	PodsHosts []pulumi.StringInput
+	// Pools to ask for their numbers.
+	Pools []Pool
 	// QueueLength is how many requests may wait for one model.
 	QueueLength int
 	// DCGM is DCGMNone, DCGMExisting or DCGMDeploy. Default: DCGMNone.
-	DCGM string
+	DCGM DCGMSource
 	// DCGMNamespace is where the existing exporter runs. Default: gpu-operator.
 	DCGMNamespace string
-	// DCGMImage is dcgm-exporter's, and DCGMRuntimeClass the RuntimeClass that shows it the GPUs. Default: the cluster's default runtime.
+	// DCGMImage is dcgm-exporter's, and DCGMRuntimeClass the RuntimeClass that shows it the GPUs. Default: the cluster's
+	// default runtime.
 	DCGMImage, DCGMRuntimeClass string
 }
 
@@ -51,21 +59,26 @@ type Observability struct {
 	pulumi.ResourceState
 
 	// QueryURL is where PromQL is answered; empty when the operator's address was not given.
-	QueryURL pulumi.StringOutput
+	QueryURL pulumi.StringOutput `pulumi:"queryURL"`
 }
 
-// NewObservability makes the scrape, the recording rules and the dashboard.
-func NewObservability(ctx *pulumi.Context, name string, args *ObservabilityArgs, opts ...pulumi.ResourceOption) (*Observability, error) {
-	a := *args
+func (a ObservabilityArgs) withDefaults() *ObservabilityArgs {
 	setDefault(&a.Mode, PrometheusBundled)
 	setDefault(&a.RetentionDays, 2)
 	setDefault(&a.DCGM, DCGMNone)
 	setDefault(&a.DCGMNamespace, "gpu-operator")
+	return &a
+}
+
+// NewObservability makes the scrape, the recording rules and the dashboard.
+func NewObservability(
+	ctx *pulumi.Context, name string, args *ObservabilityArgs, opts ...pulumi.ResourceOption,
+) (*Observability, error) {
+	a := args.withDefaults()
 	if a.Mode != PrometheusBundled && a.Mode != PrometheusOperator {
-		return nil, fmt.Errorf("Observability %s: mode is %q: use %s or %s", name, a.Mode, PrometheusBundled, PrometheusOperator)
-	}
-	if len(a.Pools) != len(a.PodsHosts) {
-		return nil, fmt.Errorf("Observability %s: %d pools but %d podsHosts: each pool has one", name, len(a.Pools), len(a.PodsHosts))
+		return nil, fmt.Errorf(
+			"Observability %s: mode is %q: use %s or %s", name, a.Mode, PrometheusBundled, PrometheusOperator,
+		)
 	}
 
 	observability := &Observability{}
@@ -77,8 +90,8 @@ func NewObservability(ctx *pulumi.Context, name string, args *ObservabilityArgs,
 	parent := pulumi.Parent(observability)
 
 	// Grafana's sidecar loads every ConfigMap with this label.
-	dashboard := annotated(autonamed(a.Namespace, rolePrometheus, name), pulumi.ToStringMap(a.Annotations))
-	dashboard.Labels.(pulumi.StringMap)["grafana_dashboard"] = pulumi.String("1")
+	sidecar := pulumi.StringMap{"grafana_dashboard": pulumi.String("1")}
+	dashboard := annotated(autonamed(a.Namespace, rolePrometheus, name, sidecar), pulumi.ToStringMap(a.Annotations))
 	if _, err := corev1.NewConfigMap(ctx, name+"-dashboard", &corev1.ConfigMapArgs{
 		Metadata: dashboard, Data: pulumi.StringMap{"ollama.json": pulumi.String(file("dashboard.json"))},
 	}, parent); err != nil {

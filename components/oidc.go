@@ -120,8 +120,8 @@ func (o *OIDC) secret(
 	}, opts...)
 }
 
-// container is oauth2-proxy as a sidecar: it starts before HAProxy and ends after it.
-func (o *OIDC) container(secret *corev1.Secret) *corev1.ContainerArgs {
+// oauth2ProxyContainer is oauth2-proxy as a sidecar: it starts before HAProxy and ends after it.
+func (o *OIDC) oauth2ProxyContainer(secret *corev1.Secret) *corev1.ContainerArgs {
 	fromSecret := func(variable string, secret pulumi.StringPtrInput, key string) *corev1.EnvVarArgs {
 		return &corev1.EnvVarArgs{Name: pulumi.String(variable), ValueFrom: &corev1.EnvVarSourceArgs{
 			SecretKeyRef: &corev1.SecretKeySelectorArgs{Name: secret, Key: pulumi.String(key)},

@@ -8,7 +8,6 @@ import (
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
 	networkingv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/networking/v1"
-	policyv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/policy/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
@@ -21,12 +20,8 @@ type OllamaServerArgs struct {
 	Store StoreMount
 	// Placement and GPUs of the pods. Default: a CPU pool on any node.
 	Placement Placement
-	// SpareGPU tells that the cluster has GPUs left for one more pod, so that an update starts the new pod before it stops the old. Default: false.
-	SpareGPU bool
-	// Replicas of the Deployment, or its minimum where Scaled. Default: 1.
-	Replicas int
-	// Scaled leaves the number of replicas to an autoscaler. Default: false.
-	Scaled bool
+	// Replicas of the pool. Default: one pod.
+	Replicas Replicas
 	// ContextLength is the number of tokens each request may use. Default: 8192.
 	ContextLength int
 	// Parallel is the number of requests that one model answers at a time; each has a KV cache of its own. Default: 1.
@@ -45,32 +40,31 @@ type OllamaServerArgs struct {
 	DrainSeconds int
 }
 
-// OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people and tools inside the namespace, and a headless Service from which the front
-// learns each pod's address.
+// OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people
+// and tools inside the namespace, and a headless Service from which the front learns each pod's address.
 type OllamaServer struct {
 	pulumi.ResourceState
 
-	// WorkloadKind and WorkloadName are what an autoscaler scales: a Deployment or a StatefulSet.
-	WorkloadKind string
-	WorkloadName pulumi.StringOutput
+	// WorkloadKind and WorkloadName are what an autoscaler scales.
+	WorkloadKind WorkloadKind        `pulumi:"workloadKind"`
+	WorkloadName pulumi.StringOutput `pulumi:"workloadName"`
 	// ServiceName is the pool behind one address.
-	ServiceName pulumi.StringOutput
+	ServiceName pulumi.StringOutput `pulumi:"serviceName"`
 	// PodsHost resolves to the address of every ready pod: service.namespace.svc, without the cluster's domain.
-	PodsHost pulumi.StringOutput
+	PodsHost pulumi.StringOutput `pulumi:"podsHost"`
 }
 
-// Time limits, in seconds, beside the drain of the former pod.
+// WorkloadKind is the kind of object that makes a pool's pods.
+type WorkloadKind string
+
+// Kinds of workloads.
 const (
-	// startSeconds cover a slow image pull (several GB) and the start.
-	startSeconds = 1800
-	// fillSeconds cover a writer's downloads, where each pod fills a claim of its own.
-	fillSeconds = 4 * 3600
+	Deployment  WorkloadKind = "Deployment"
+	StatefulSet WorkloadKind = "StatefulSet" // where each pod has a store of its own
 )
 
-// NewOllamaServer makes the pool's objects and waits for its rollout.
-func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption) (*OllamaServer, error) {
-	a := *args
-	setDefault(&a.Replicas, 1)
+func (a OllamaServerArgs) withDefaults() *OllamaServerArgs {
+	a.Replicas = a.Replicas.withDefaults()
 	setDefault(&a.ContextLength, 8192)
 	setDefault(&a.Parallel, 1)
 	setDefault(&a.MaxLoadedModels, 1)
@@ -79,28 +73,41 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 	setDefault(&a.Memory, "16Gi")
 	setDefault(&a.KVCacheType, "f16")
 	setDefault(&a.DrainSeconds, 3600)
+	return &a
+}
+
+// NewOllamaServer makes the pool's objects and waits for its rollout.
+func NewOllamaServer(
+	ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption,
+) (*OllamaServer, error) {
+	a := args.withDefaults()
 	if err := a.Placement.GPU.validate(); err != nil {
 		return nil, fmt.Errorf("OllamaServer %s: %w", name, err)
 	}
-	if !a.Store.Shared && a.Replicas > 1 {
-		return nil, fmt.Errorf("OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas, ReadWriteMany)
+	if !a.Store.Shared && a.Replicas.Max > 1 {
+		return nil, fmt.Errorf(
+			"OllamaServer %s: %d replicas need a store that several nodes can mount: use accessMode %s", name, a.Replicas.Max,
+			ReadWriteMany,
+		)
 	}
 
 	server := &OllamaServer{}
 	if err := ctx.RegisterComponentResourceV2("ollama-k8s:index:OllamaServer", name, pulumi.Map{
-		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.Placement.GPU.Count), "parallel": pulumi.Int(a.Parallel),
+		"namespace": a.Namespace, "image": pulumi.String(a.Image), "gpus": pulumi.Int(a.Placement.GPU.Count),
+		"parallel": pulumi.Int(a.Parallel),
 	}, server, opts...); err != nil {
 		return nil, err
 	}
 	parent := pulumi.Parent(server)
 
 	rules := allow{
-		// Only the front may ask, and the metrics what is loaded. A server asks nobody: nothing is pulled here, nothing is sent home.
+		// Only the front may ask, and the metrics what is loaded. A server asks nobody: nothing is pulled here, nothing is
+		// sent home.
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
 			From: podsOf(roleFront, rolePrometheus, roleExporter), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
 		}},
 	}
-	if a.Store.perReplica != nil {
+	if a.Store.PerReplica != nil {
 		rules.egress = anywhere() // its init container pulls, and a policy is for the whole pod
 	}
 	if err := networkPolicy(ctx, name, a.Namespace, roleServer, rules, parent); err != nil {
@@ -116,87 +123,135 @@ func NewOllamaServer(ctx *pulumi.Context, name string, args *OllamaServerArgs, o
 		return nil, fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
 	return server, ctx.RegisterResourceOutputs(server, pulumi.Map{
+		"workloadKind": pulumi.String(server.WorkloadKind),
 		"workloadName": server.WorkloadName, "serviceName": server.ServiceName, "podsHost": server.PodsHost,
 	})
 }
 
-// workload makes the Deployment, or the StatefulSet.
-func (a *OllamaServerArgs) workload(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
+// workload makes the Deployment, or the StatefulSet where each pod has a store of its own.
+func (a *OllamaServerArgs) workload(
+	ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption,
+) error {
 	const script = "drain.sh"
 	scripts, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
-		Metadata: autonamed(a.Namespace, roleServer, name), Data: pulumi.StringMap{script: pulumi.String(file(script))}, Immutable: pulumi.Bool(true),
+		Metadata: autonamed(a.Namespace, roleServer, name), Immutable: pulumi.Bool(true),
+		Data: pulumi.StringMap{script: pulumi.String(file(script))},
 	}, opts...)
 	if err != nil {
 		return err
 	}
-	podLabels := labels(roleServer, name)
+	pods := podsOfServer{
+		metadata: a.workloadMetadata(name),
+		selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)},
+		template: a.podTemplate(name, script, scripts.Metadata.Name()),
+	}
+	if a.Replicas.Scaled() {
+		// Without this, each update would reset what the autoscaler decided.
+		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"}))
+	} else {
+		pods.replicas = pulumi.Int(a.Replicas.Min)
+	}
+	if a.Store.PerReplica != nil {
+		server.WorkloadKind = StatefulSet
+		server.WorkloadName, err = a.statefulSet(ctx, name, pods, opts...)
+	} else {
+		server.WorkloadKind = Deployment
+		server.WorkloadName, err = a.deployment(ctx, name, pods, opts...)
+	}
+	return err
+}
+
+// podsOfServer is what a Deployment and a StatefulSet have in common.
+type podsOfServer struct {
+	metadata *metav1.ObjectMetaArgs
+	replicas pulumi.IntPtrInput // nil leaves them to an autoscaler
+	selector *metav1.LabelSelectorArgs
+	template *corev1.PodTemplateSpecArgs
+}
+
+func (a *OllamaServerArgs) workloadMetadata(name string) *metav1.ObjectMetaArgs {
+	queue := pulumi.StringMap{}
+	if a.Queue != nil {
+		queue[queueLabel] = a.Queue
+	}
+	metadata := named(a.Namespace, roleServer, name, name, queue)
+	if !a.Replicas.Scaled() {
+		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
+		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
+	}
+	return metadata
+}
+
+func (a *OllamaServerArgs) podTemplate(name, script string, scripts pulumi.StringPtrInput) *corev1.PodTemplateSpecArgs {
+	volumes := corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts, 0o444)}
 	pod := &corev1.PodSpecArgs{
 		AutomountServiceAccountToken:  pulumi.Bool(false),
 		SecurityContext:               restrictedPod(uidOllama),
 		TerminationGracePeriodSeconds: pulumi.Int(a.DrainSeconds + 30),
 		TopologySpreadConstraints:     spread(roleServer, name),
-		Containers:                    corev1.ContainerArray{a.container(script)},
-		Volumes:                       corev1.VolumeArray{scratch("tmp"), configVolume("scripts", scripts.Metadata.Name(), 0o444)},
+		Containers:                    corev1.ContainerArray{a.ollamaContainer(script)},
 	}
-	a.Placement.apply(pod)
+	if store := a.Store.PerReplica; store != nil {
+		pod.InitContainers = store.InitContainers
+		volumes = append(append(volumes, scratch(HomeVolume)), store.Volumes...)
+	} else {
+		volumes = append(volumes, claimVolume(StoreVolume, a.Store.ClaimName, true), scratch(HomeVolume))
+	}
+	pod.Volumes = volumes
+	podLabels := labels(roleServer, name)
 	if a.Store.Together != "" {
 		podLabels[storeLabel] = pulumi.String(a.Store.Together)
-		meet(pod, a.Store.Together)
 	}
-	metadata := named(a.Namespace, roleServer, name, name)
-	if a.Queue != nil {
-		metadata.Labels.(pulumi.StringMap)[queueLabel] = a.Queue
-	}
-	selector := &metav1.LabelSelectorArgs{MatchLabels: selectInstance(roleServer, name)}
-	var replicas pulumi.IntPtrInput
-	if a.Scaled {
-		opts = append(opts, pulumi.IgnoreChanges([]string{"spec.replicas"})) // or each update would reset what the autoscaler decided
-	} else {
-		replicas = pulumi.Int(a.Replicas)
-		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
-		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
-	}
-	timeouts := func(more int) []pulumi.ResourceOption {
-		drained := a.DrainSeconds + startSeconds
-		return append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
-			Create: seconds(drained + more), Update: seconds(drained + more), Delete: seconds(drained),
-		})}, opts...)
-	}
+	a.Placement.apply(pod, a.Store.Together)
+	return podTemplate(podLabels, pod)
+}
 
-	if store := a.Store.perReplica; store != nil {
-		pod.InitContainers = corev1.ContainerArray{store.container()}
-		pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), store.volumes(a.Store.config)...)
-		set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
-			Metadata: metadata,
-			Spec: &appsv1.StatefulSetSpecArgs{
-				Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod),
-				ServiceName:          pulumi.String(name + headlessSuffix),
-				PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
-				VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.claimTemplate("models")},
-				PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
-					WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
-				},
+func (a *OllamaServerArgs) statefulSet(
+	ctx *pulumi.Context, name string, pods podsOfServer, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	store := a.Store.PerReplica
+	set, err := appsv1.NewStatefulSet(ctx, name, &appsv1.StatefulSetArgs{
+		Metadata: pods.metadata,
+		Spec: &appsv1.StatefulSetSpecArgs{
+			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template,
+			ServiceName:          pulumi.String(name + headlessSuffix),
+			PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
+			VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.Claim},
+			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
+				// Scaling up must not download again.
+				WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
 			},
-		}, timeouts(fillSeconds)...)
-		if err != nil {
-			return err
-		}
-		server.WorkloadKind, server.WorkloadName = "StatefulSet", set.Metadata.Name().Elem()
-		return nil
-	}
-	pod.Volumes = append(pod.Volumes.(corev1.VolumeArray), claimVolume("models", a.Store.ClaimName, true), scratch("home"))
-	deployment, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
-		Metadata: metadata,
-		Spec: &appsv1.DeploymentSpecArgs{
-			Replicas: replicas, Selector: selector, Template: podTemplate(podLabels, pod), Strategy: a.strategy(),
-			ProgressDeadlineSeconds: pulumi.Int(a.DrainSeconds + startSeconds - 60), // Kubernetes tells why before Pulumi gives up
 		},
-	}, timeouts(0)...)
+	}, append(opts, a.timeouts(fillSeconds))...)
 	if err != nil {
-		return err
+		return pulumi.StringOutput{}, err
 	}
-	server.WorkloadKind, server.WorkloadName = "Deployment", deployment.Metadata.Name().Elem()
-	return nil
+	return set.Metadata.Name().Elem(), nil
+}
+
+func (a *OllamaServerArgs) deployment(
+	ctx *pulumi.Context, name string, pods podsOfServer, opts ...pulumi.ResourceOption,
+) (pulumi.StringOutput, error) {
+	deployment, err := appsv1.NewDeployment(ctx, name, &appsv1.DeploymentArgs{
+		Metadata: pods.metadata,
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template, Strategy: a.strategy(),
+			// Kubernetes tells why before Pulumi gives up.
+			ProgressDeadlineSeconds: pulumi.Int(a.DrainSeconds + startSeconds - 60),
+		},
+	}, append(opts, a.timeouts(0))...)
+	if err != nil {
+		return pulumi.StringOutput{}, err
+	}
+	return deployment.Metadata.Name().Elem(), nil
+}
+
+// timeouts are how long Pulumi waits for the pods, and longer while they fill a store.
+func (a *OllamaServerArgs) timeouts(fill int) pulumi.ResourceOption {
+	drained := a.DrainSeconds + startSeconds
+	return pulumi.Timeouts(&pulumi.CustomTimeouts{
+		Create: seconds(drained + fill), Update: seconds(drained + fill), Delete: seconds(drained),
+	})
 }
 
 // strategy never asks for a second volume or GPU that may not exist: that rollout would wait for ever.
@@ -204,20 +259,23 @@ func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
 	if !a.Store.Shared {
 		return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")}
 	}
-	surge, unavailable := 0, 1
-	if a.SpareGPU {
-		surge, unavailable = 1, 0
+	unavailable := 1
+	if a.Replicas.Surge > 0 {
+		unavailable = 0
 	}
-	return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
-		MaxSurge: pulumi.Int(surge), MaxUnavailable: pulumi.Int(unavailable),
-	}}
+	return &appsv1.DeploymentStrategyArgs{
+		Type: pulumi.String("RollingUpdate"), RollingUpdate: &appsv1.RollingUpdateDeploymentArgs{
+			MaxSurge: pulumi.Int(a.Replicas.Surge), MaxUnavailable: pulumi.Int(unavailable),
+		},
+	}
 }
 
-func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
+// ollamaContainer runs the server; drain is the script that holds a deleted pod until its answers are done.
+func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", "/home/ollama",
 		"OLLAMA_HOST", fmt.Sprintf("0.0.0.0:%d", portOllama),
-		"OLLAMA_MODELS", modelsPath,
+		"OLLAMA_MODELS", StorePath,
 		"OLLAMA_NOPRUNE", "1", // the store is the writer's
 		"OLLAMA_CONTEXT_LENGTH", strconv.Itoa(a.ContextLength), // unset, it would depend on the VRAM found
 		"OLLAMA_NUM_PARALLEL", strconv.Itoa(a.Parallel),
@@ -226,16 +284,17 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 		"OLLAMA_MAX_LOADED_MODELS", strconv.Itoa(a.MaxLoadedModels),
 		"OLLAMA_KEEP_ALIVE", a.KeepAlive,
 	)
-	resources := requests(a.CPU, a.Memory)
+	requested := pulumi.StringMap{"cpu": pulumi.String(a.CPU), "memory": pulumi.String(a.Memory)}
+	limits := pulumi.StringMap{"memory": pulumi.String(a.Memory)}
 	if gpu := a.Placement.GPU; gpu.Count > 0 {
 		gpus := pulumi.String(strconv.Itoa(gpu.Count))
-		resources.Requests.(pulumi.StringMap)[gpu.Resource()] = gpus
-		resources.Limits.(pulumi.StringMap)[gpu.Resource()] = gpus
+		requested[gpu.Resource()], limits[gpu.Resource()] = gpus, gpus
 		if gpu.Count > 1 {
-			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...) // over all of them, as planned, not packed onto the emptiest
+			// Over all of them, as planned, not packed onto the emptiest.
+			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...)
 		}
 	}
-	if gpu := a.Placement.GPU; gpu.Count == 0 || gpu.Vendor == AMD {
+	if gpu := a.Placement.GPU; gpu.Count == 0 || gpu.vendor() == AMD {
 		vars = append(vars, env("NVIDIA_VISIBLE_DEVICES", "void")...) // the image asks for all GPUs of the node
 	}
 	return &corev1.ContainerArgs{
@@ -245,22 +304,27 @@ func (a *OllamaServerArgs) container(drain string) *corev1.ContainerArgs {
 		Env:     vars,
 		Ports:   corev1.ContainerPortArray{containerPort(portNameHTTP, portOllama)},
 		// A start takes a second or two; 60 x 5 s leave room for a GPU that is slow to wake.
-		StartupProbe:    httpProbe(portNameHTTP, "/api/version", 5, 60),
-		ReadinessProbe:  httpProbe(portNameHTTP, "/api/version", 5, 3),
-		LivenessProbe:   httpProbe(portNameHTTP, "/api/version", 20, 6), // 2 min: a busy server answers late, a dead one never
-		Lifecycle:       &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(a.DrainSeconds)})}}},
-		Resources:       resources,
+		StartupProbe:   httpProbe(portNameHTTP, "/api/version", 5, 60),
+		ReadinessProbe: httpProbe(portNameHTTP, "/api/version", 5, 3),
+		// 2 min: a busy server answers late, a dead one never
+		LivenessProbe: httpProbe(portNameHTTP, "/api/version", 20, 6),
+		Lifecycle: &corev1.LifecycleArgs{PreStop: &corev1.LifecycleHandlerArgs{Exec: &corev1.ExecActionArgs{
+			Command: pulumi.ToStringArray([]string{
+				"sh", "/etc/ollama-k8s/" + drain, strconv.Itoa(portOllama), strconv.Itoa(a.DrainSeconds),
+			}),
+		}}},
+		Resources:       &corev1.ResourceRequirementsArgs{Requests: requested, Limits: limits},
 		SecurityContext: restrictedContainer(),
 		VolumeMounts: corev1.VolumeMountArray{
-			mount("models", modelsPath, true), mount("home", "/home/ollama", false), mount("tmp", "/tmp", false), mount("scripts", "/etc/ollama-k8s", true),
+			mount(StoreVolume, StorePath, true), mount(HomeVolume, "/home/ollama", false), mount("tmp", "/tmp", false),
+			mount("scripts", "/etc/ollama-k8s", true),
 		},
 	}
 }
 
-// headlessSuffix ends the name of the Service that resolves to each pod.
-const headlessSuffix = "-pods"
-
-func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption) error {
+func (a *OllamaServerArgs) services(
+	ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption,
+) error {
 	service := func(suffix string, spec *corev1.ServiceSpecArgs) (*corev1.Service, error) {
 		metadata := named(a.Namespace, roleServer, name, name+suffix)
 		metadata.Annotations = skipAwait() // the Deployment's rollout tells; its pods may wait hours for the store
@@ -279,28 +343,4 @@ func (a *OllamaServerArgs) services(ctx *pulumi.Context, name string, server *Ol
 	server.ServiceName = pool.Metadata.Name().Elem()
 	server.PodsHost = pulumi.Sprintf("%s.%s.svc", pods.Metadata.Name().Elem(), pods.Metadata.Namespace().Elem())
 	return nil
-}
-
-// disruptionBudget lets one pod at a time be drained. maxUnavailable rather than minAvailable: with one replica, minAvailable 1 blocks every drain.
-func disruptionBudget(ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, opts ...pulumi.ResourceOption) error {
-	_, err := policyv1.NewPodDisruptionBudget(ctx, name, &policyv1.PodDisruptionBudgetArgs{
-		Metadata: named(namespace, r, name, name),
-		Spec: &policyv1.PodDisruptionBudgetSpecArgs{
-			MaxUnavailable:             pulumi.Int(1),
-			UnhealthyPodEvictionPolicy: pulumi.String("AlwaysAllow"), // a pod that crashes must not keep its node from being drained
-			Selector:                   &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, name)},
-		},
-	}, opts...)
-	return err
-}
-
-// seconds is a time limit as Pulumi reads it.
-func seconds(n int) string { return fmt.Sprintf("%ds", n) }
-
-// setDefault gives a field that was left at its zero value its default.
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -1,6 +1,7 @@
 package components
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,10 +11,13 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
+// GPUVendor is who made the GPUs.
+type GPUVendor string
+
 // GPU vendors.
 const (
-	NVIDIA = "nvidia"
-	AMD    = "amd"
+	NVIDIA GPUVendor = "nvidia"
+	AMD    GPUVendor = "amd"
 )
 
 // GPU says which GPUs a pod gets.
@@ -21,12 +25,14 @@ type GPU struct {
 	// Count per pod. 0 makes a CPU pod. Default: 0.
 	Count int
 	// Vendor is NVIDIA or AMD. Default: NVIDIA.
-	Vendor string
+	Vendor GPUVendor
 	// MIG is a profile such as 1g.10gb: the pod gets such a slice instead of a whole GPU. Default: none.
 	MIG string
-	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes only. Default: any.
+	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes
+	// only. Default: any.
 	Product string
-	// MinMiB is the least memory of a GPU. NVIDIA's node label tells; nodes that carry no such label are taken to have it. Default: any.
+	// MinMiB is the least memory of a GPU. NVIDIA's node label tells; nodes that carry no such label are taken to have it.
+	// Default: any.
 	MinMiB int
 }
 
@@ -45,10 +51,13 @@ type Placement struct {
 	NodePool pulumi.StringInput
 }
 
+// vendor is the vendor, or the default one.
+func (g GPU) vendor() GPUVendor { return cmp.Or(g.Vendor, NVIDIA) }
+
 // Resource is the extended resource that the vendor's device plugin advertises.
 func (g GPU) Resource() string {
 	switch {
-	case g.Vendor == AMD:
+	case g.vendor() == AMD:
 		return "amd.com/gpu"
 	case g.MIG != "":
 		return "nvidia.com/mig-" + g.MIG
@@ -58,7 +67,7 @@ func (g GPU) Resource() string {
 
 // taint is the key of the taint on the vendor's nodes.
 func (g GPU) taint() string {
-	if g.Vendor == AMD {
+	if g.vendor() == AMD {
 		return "amd.com/gpu"
 	}
 	return "nvidia.com/gpu"
@@ -66,14 +75,14 @@ func (g GPU) taint() string {
 
 // productLabel is where the vendor's node labeller writes what the GPUs are.
 func (g GPU) productLabel() string {
-	if g.Vendor == AMD {
+	if g.vendor() == AMD {
 		return "amd.com/gpu.product-name"
 	}
 	return "nvidia.com/gpu.product"
 }
 
-// apply puts a pod where p says.
-func (p Placement) apply(pod *corev1.PodSpecArgs) {
+// apply puts a pod where p says, and with store beside the other pods of that store.
+func (p Placement) apply(pod *corev1.PodSpecArgs, store string) {
 	if tolerations := p.tolerations(); len(tolerations) > 0 {
 		pod.Tolerations = tolerations
 	}
@@ -90,8 +99,12 @@ func (p Placement) apply(pod *corev1.PodSpecArgs) {
 	if p.PriorityClassName != "" {
 		pod.PriorityClassName = pulumi.String(p.PriorityClassName)
 	}
+	affinity := &corev1.AffinityArgs{}
 	if node := p.GPU.nodeAffinity(); node != nil {
-		pod.Affinity = &corev1.AffinityArgs{NodeAffinity: node}
+		affinity.NodeAffinity, pod.Affinity = node, affinity
+	}
+	if store != "" {
+		affinity.PodAffinity, pod.Affinity = together(store), affinity
 	}
 }
 
@@ -135,7 +148,9 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	}
 	var terms corev1.NodeSelectorTermArray // one of them must hold, with all that it lists
 	term := func(requirements ...corev1.NodeSelectorRequirementInput) {
-		terms = append(terms, &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray(requirements)})
+		terms = append(terms, &corev1.NodeSelectorTermArgs{
+			MatchExpressions: corev1.NodeSelectorRequirementArray(requirements),
+		})
 	}
 	const memory = "nvidia.com/gpu.memory"
 	var product []corev1.NodeSelectorRequirementInput
@@ -143,7 +158,7 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 		product = append(product, requirement(g.productLabel(), "In", g.Product))
 	}
 	switch {
-	case g.Vendor != AMD && g.MinMiB > 0:
+	case g.vendor() != AMD && g.MinMiB > 0:
 		// Without the second term a node autoscaler would make none: it knows nothing of a label that comes after the node.
 		term(append(slices.Clone(product), requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))...)
 		term(append(slices.Clone(product), requirement(memory, "DoesNotExist"))...)
@@ -153,14 +168,21 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	if g.Count == 0 {
 		return nil
 	}
-	// The writer asks for no GPU, and must still start where the pool's pod can follow it: on a volume that is bound to the node.
+	// The writer asks for no GPU, and must still start where the pool's pod can follow it: on a volume that is bound to
+	// the node.
 	present := "nvidia.com/gpu.present"
-	if g.Vendor == AMD {
+	if g.vendor() == AMD {
 		present = "feature.node.kubernetes.io/amd-gpu"
 	}
-	affinity := &corev1.NodeAffinityArgs{PreferredDuringSchedulingIgnoredDuringExecution: corev1.PreferredSchedulingTermArray{&corev1.PreferredSchedulingTermArgs{
-		Weight: pulumi.Int(100), Preference: &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray{requirement(present, "Exists")}},
-	}}}
+	preferred := &corev1.PreferredSchedulingTermArgs{
+		Weight: pulumi.Int(100),
+		Preference: &corev1.NodeSelectorTermArgs{
+			MatchExpressions: corev1.NodeSelectorRequirementArray{requirement(present, "Exists")},
+		},
+	}
+	affinity := &corev1.NodeAffinityArgs{
+		PreferredDuringSchedulingIgnoredDuringExecution: corev1.PreferredSchedulingTermArray{preferred},
+	}
 	if len(terms) > 0 {
 		affinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelectorArgs{NodeSelectorTerms: terms}
 	}
@@ -170,17 +192,15 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 // storeLabel is on the pods that mount a ReadWriteOnce claim, so that they can be kept on one node.
 const storeLabel = "ollama-k8s/store"
 
-// meet keeps all pods of a store on one node, where its volume is. The first of them may go anywhere: Kubernetes lets a pod pass that would wait for itself.
-func meet(pod *corev1.PodSpecArgs, store string) {
-	affinity, ok := pod.Affinity.(*corev1.AffinityArgs)
-	if !ok {
-		affinity = &corev1.AffinityArgs{}
-		pod.Affinity = affinity
-	}
-	affinity.PodAffinity = &corev1.PodAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: corev1.PodAffinityTermArray{&corev1.PodAffinityTermArgs{
-		LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{storeLabel: pulumi.String(store)}},
-		TopologyKey:   pulumi.String("kubernetes.io/hostname"),
-	}}}
+// together keeps all pods of a store on one node, where its volume is. The first of them may go anywhere: Kubernetes
+// lets a pod pass that would wait for itself.
+func together(store string) *corev1.PodAffinityArgs {
+	return &corev1.PodAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: corev1.PodAffinityTermArray{
+		&corev1.PodAffinityTermArgs{
+			LabelSelector: &metav1.LabelSelectorArgs{MatchLabels: pulumi.StringMap{storeLabel: pulumi.String(store)}},
+			TopologyKey:   pulumi.String("kubernetes.io/hostname"),
+		},
+	}}
 }
 
 // spread asks for the pods of an instance on different nodes and zones, as far as that goes.
@@ -198,9 +218,9 @@ func spread(r role, instance string) corev1.TopologySpreadConstraintArray {
 // validate names what cannot be.
 func (g GPU) validate() error {
 	switch {
-	case g.Vendor != "" && g.Vendor != NVIDIA && g.Vendor != AMD:
+	case g.vendor() != NVIDIA && g.vendor() != AMD:
 		return fmt.Errorf("GPU vendor %q: use %s or %s", g.Vendor, NVIDIA, AMD)
-	case g.MIG != "" && g.Vendor == AMD:
+	case g.MIG != "" && g.vendor() == AMD:
 		return fmt.Errorf("MIG profile %q: AMD GPUs have none, leave it out", g.MIG)
 	case g.MIG != "" && g.Count > 1:
 		return fmt.Errorf("%d MIG slices: a CUDA program uses one, ask for 1", g.Count)

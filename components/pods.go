@@ -3,6 +3,7 @@ package components
 import (
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
+	policyv1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/policy/v1"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
@@ -37,41 +38,45 @@ func configVolume(name string, configMap pulumi.StringPtrInput, mode int) *corev
 }
 
 func secretVolume(name string, secret pulumi.StringPtrInput) *corev1.VolumeArgs {
-	return &corev1.VolumeArgs{Name: pulumi.String(name), Secret: &corev1.SecretVolumeSourceArgs{SecretName: secret, DefaultMode: pulumi.Int(0o440)}}
+	return &corev1.VolumeArgs{
+		Name: pulumi.String(name), Secret: &corev1.SecretVolumeSourceArgs{SecretName: secret, DefaultMode: pulumi.Int(0o440)},
+	}
 }
 
 func claimVolume(name string, claim pulumi.StringInput, readOnly bool) *corev1.VolumeArgs {
-	return &corev1.VolumeArgs{Name: pulumi.String(name), PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSourceArgs{
-		ClaimName: claim, ReadOnly: pulumi.Bool(readOnly),
-	}}
+	return &corev1.VolumeArgs{
+		Name: pulumi.String(name), PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSourceArgs{
+			ClaimName: claim, ReadOnly: pulumi.Bool(readOnly),
+		},
+	}
 }
 
 func mount(name, path string, readOnly bool) *corev1.VolumeMountArgs {
-	return &corev1.VolumeMountArgs{Name: pulumi.String(name), MountPath: pulumi.String(path), ReadOnly: pulumi.Bool(readOnly)}
+	return &corev1.VolumeMountArgs{
+		Name: pulumi.String(name), MountPath: pulumi.String(path), ReadOnly: pulumi.Bool(readOnly),
+	}
 }
 
 // tcpPort is a Service port that targets the container port of the same name.
 func tcpPort(name string, port int) *corev1.ServicePortArgs {
-	return &corev1.ServicePortArgs{Name: pulumi.String(name), Port: pulumi.Int(port), TargetPort: pulumi.String(name), Protocol: pulumi.String("TCP")}
+	return &corev1.ServicePortArgs{
+		Name: pulumi.String(name), Port: pulumi.Int(port), TargetPort: pulumi.String(name), Protocol: pulumi.String("TCP"),
+	}
 }
 
 func containerPort(name string, port int) *corev1.ContainerPortArgs {
-	return &corev1.ContainerPortArgs{Name: pulumi.String(name), ContainerPort: pulumi.Int(port), Protocol: pulumi.String("TCP")}
+	return &corev1.ContainerPortArgs{
+		Name: pulumi.String(name), ContainerPort: pulumi.Int(port), Protocol: pulumi.String("TCP"),
+	}
 }
 
-// requests sizes a container: CPU is requested but not limited (a limit throttles bursts and protects nobody), memory is both, so
-// that a pod is never killed for memory that it was promised.
+// requests sizes a container: CPU is requested but not limited (a limit throttles bursts and protects nobody), memory
+// is both, so that a pod is never killed for memory that it was promised.
 func requests(cpu, memory string) *corev1.ResourceRequirementsArgs {
 	return &corev1.ResourceRequirementsArgs{
 		Requests: pulumi.StringMap{"cpu": pulumi.String(cpu), "memory": pulumi.String(memory)},
 		Limits:   pulumi.StringMap{"memory": pulumi.String(memory)},
 	}
-}
-
-// skipAwait marks an object whose readiness is another object's to tell: a Service without pods yet, a claim that binds only when
-// a pod uses it. Waiting for it would time out while a long download goes on, or deadlock.
-func skipAwait() pulumi.StringMap {
-	return pulumi.StringMap{"pulumi.com/skipAwait": pulumi.String("true")}
 }
 
 // annotated is the metadata with annotations.
@@ -88,4 +93,21 @@ func optional(value string) pulumi.StringPtrInput {
 		return nil
 	}
 	return pulumi.String(value)
+}
+
+// disruptionBudget lets one pod at a time be drained. maxUnavailable rather than minAvailable: with one replica,
+// minAvailable 1 blocks every drain.
+func disruptionBudget(
+	ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, opts ...pulumi.ResourceOption,
+) error {
+	_, err := policyv1.NewPodDisruptionBudget(ctx, name, &policyv1.PodDisruptionBudgetArgs{
+		Metadata: named(namespace, r, name, name),
+		Spec: &policyv1.PodDisruptionBudgetSpecArgs{
+			MaxUnavailable: pulumi.Int(1),
+			// a pod that crashes must not keep its node from being drained
+			UnhealthyPodEvictionPolicy: pulumi.String("AlwaysAllow"),
+			Selector:                   &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, name)},
+		},
+	}, opts...)
+	return err
 }

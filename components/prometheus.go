@@ -12,7 +12,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// The bundled Prometheus, and json_exporter beside it on the pod's loopback: whoever reached it could have it fetch any address.
+// The bundled Prometheus, and json_exporter beside it on the pod's loopback: whoever reached it could have it fetch any
+// address.
 
 // serverJobs are what is asked of each server, through json_exporter.
 var serverJobs = []struct{ Module, Path, Interval, Comment string }{
@@ -20,29 +21,15 @@ var serverJobs = []struct{ Module, Path, Interval, Comment string }{
 	{"store", "/api/tags", "30s", "What it finds in its store"},
 }
 
-func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, observability *Observability, opts ...pulumi.ResourceOption) error {
-	inputs := []any{a.Namespace, a.MetricsHost, dcgmHost}
-	for _, host := range a.PodsHosts {
-		inputs = append(inputs, host)
-	}
-	known := pulumi.All(inputs...)
-	config := known.ApplyT(func(known []any) (string, error) {
-		var hosts []string
-		for _, host := range known[3:] {
-			hosts = append(hosts, host.(string))
-		}
-		return a.prometheusConfig(known[0].(string), known[1].(string), known[2].(string), hosts)
-	}).(pulumi.StringOutput)
-	series := known.ApplyT(func(known []any) (string, error) { return a.stackSeries(known[0].(string)) }).(pulumi.StringOutput)
-	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
-	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
-		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
-		Data:     pulumi.StringMap{"prometheus.yml": config, "rules.yml": pulumi.String(file("rules.yml")), "stack.yml": series},
-	}, opts...)
+func (a *ObservabilityArgs) bundled(
+	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, observability *Observability,
+	opts ...pulumi.ResourceOption,
+) error {
+	config, err := a.prometheusConfigMap(ctx, name, dcgmHost, opts...)
 	if err != nil {
 		return err
 	}
-	exporterConfig, err := a.exporterConfig(ctx, name, opts...)
+	exporterConfig, err := a.exporterConfigMap(ctx, name, opts...)
 	if err != nil {
 		return err
 	}
@@ -50,38 +37,14 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 	if err != nil {
 		return err
 	}
-	data := scratch("data")
-	if a.Storage != "" {
-		claim, err := corev1.NewPersistentVolumeClaim(ctx, name+"-prometheus", &corev1.PersistentVolumeClaimArgs{
-			Metadata: annotated(named(a.Namespace, rolePrometheus, name, name+"-prometheus"), skipAwait()), // it may bind only when the pod is there
-			Spec: &corev1.PersistentVolumeClaimSpecArgs{
-				AccessModes:      pulumi.ToStringArray([]string{ReadWriteOnce}),
-				StorageClassName: optional(a.StorageClass),
-				Resources:        &corev1.VolumeResourceRequirementsArgs{Requests: pulumi.StringMap{"storage": pulumi.String(a.Storage)}},
-			},
-		}, opts...)
-		if err != nil {
-			return err
-		}
-		data = claimVolume("data", claim.Metadata.Name().Elem(), false)
+	data, err := a.dataVolume(ctx, name, opts...)
+	if err != nil {
+		return err
 	}
-	if _, err := appsv1.NewDeployment(ctx, name+"-prometheus", &appsv1.DeploymentArgs{
-		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
-		Spec: &appsv1.DeploymentSpecArgs{
-			Replicas: pulumi.Int(1),
-			// A second pod could not have the volume. Without one it is so, too: a Deployment that has ever rolled cannot be given this strategy by
-			// server-side apply, for the API server's own rollingUpdate stays in it, and storage can be added later.
-			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")},
-			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(rolePrometheus, name)},
-			Template: podTemplate(labels(rolePrometheus, name), &corev1.PodSpecArgs{
-				ServiceAccountName:           account,
-				AutomountServiceAccountToken: pulumi.Bool(false), // for those containers that ask for it below
-				SecurityContext:              restrictedPod(uidPrometheus),
-				Containers:                   corev1.ContainerArray{a.container(), a.exporter("127.0.0.1", accountMount())},
-				Volumes:                      corev1.VolumeArray{configVolume("config", configMap.Metadata.Name(), 0o444), configVolume("exporter", exporterConfig, 0o444), data, accountVolume()},
-			}),
-		},
-	}, opts...); err != nil {
+	volumes := corev1.VolumeArray{
+		configVolume("config", config, 0o444), configVolume("exporter", exporterConfig, 0o444), data, accountVolume(),
+	}
+	if err := a.prometheusDeployment(ctx, name, account, volumes, opts...); err != nil {
 		return err
 	}
 	service, err := corev1.NewService(ctx, name+"-prometheus", &corev1.ServiceArgs{
@@ -94,24 +57,117 @@ func (a *ObservabilityArgs) bundled(ctx *pulumi.Context, name string, dcgmHost p
 	if err != nil {
 		return err
 	}
-	observability.QueryURL = pulumi.Sprintf("http://%s.%s.svc:%d", service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), portPrometheus)
+	observability.QueryURL = pulumi.Sprintf(
+		"http://%s.%s.svc:%d", service.Metadata.Name().Elem(), service.Metadata.Namespace().Elem(), portPrometheus,
+	)
+	return networkPolicy(ctx, name, a.Namespace, rolePrometheus, a.prometheusTraffic(), opts...)
+}
 
-	egress := networkingv1.NetworkPolicyEgressRuleArray{
-		dns(),
-		&networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: networkingv1.NetworkPolicyPortArray{tcp(a.MetricsPort)}},
-		&networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)}},
-		// Kubernetes' API has no pods that a policy could select; after the Service's address is translated its port is 443 or 6443.
-		&networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{tcp(443), tcp(6443)}},
+// prometheusConfigMap has what Prometheus reads.
+func (a *ObservabilityArgs) prometheusConfigMap(
+	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
+	hosts := pulumi.StringArray{a.MetricsHost, dcgmHost}
+	for _, pool := range a.Pools {
+		hosts = append(hosts, pool.Host)
+	}
+	known := append(pulumi.StringArray{a.Namespace}, hosts...).ToStringArrayOutput()
+	config := known.ApplyT(func(known []string) (string, error) {
+		return a.prometheusConfig(known[0], known[1], known[2], known[3:])
+	}).(pulumi.StringOutput)
+	rules := known.ApplyT(func(known []string) (string, error) { return a.configRules(known[0]) }).(pulumi.StringOutput)
+	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
+	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
+		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
+		Data: pulumi.StringMap{
+			"prometheus.yml": config, "rules.yml": pulumi.String(file("rules.yml")), "stack.yml": rules,
+		},
+	}, opts...)
+	if err != nil {
+		return pulumi.StringPtrOutput{}, err
+	}
+	return configMap.Metadata.Name(), nil
+}
+
+// dataVolume is where Prometheus keeps what it measured: a claim, or the node's disk.
+func (a *ObservabilityArgs) dataVolume(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (*corev1.VolumeArgs, error) {
+	if a.Storage == "" {
+		return scratch("data"), nil
+	}
+	claim, err := corev1.NewPersistentVolumeClaim(ctx, name+"-prometheus", &corev1.PersistentVolumeClaimArgs{
+		// It may bind only when the pod is there.
+		Metadata: annotated(named(a.Namespace, rolePrometheus, name, name+"-prometheus"), skipAwait()),
+		Spec: &corev1.PersistentVolumeClaimSpecArgs{
+			AccessModes:      pulumi.StringArray{pulumi.String(ReadWriteOnce)},
+			StorageClassName: optional(a.StorageClass),
+			Resources: &corev1.VolumeResourceRequirementsArgs{
+				Requests: pulumi.StringMap{"storage": pulumi.String(a.Storage)},
+			},
+		},
+	}, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return claimVolume("data", claim.Metadata.Name().Elem(), false), nil
+}
+
+func (a *ObservabilityArgs) prometheusDeployment(
+	ctx *pulumi.Context, name string, account pulumi.StringInput, volumes corev1.VolumeArray,
+	opts ...pulumi.ResourceOption,
+) error {
+	_, err := appsv1.NewDeployment(ctx, name+"-prometheus", &appsv1.DeploymentArgs{
+		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
+		Spec: &appsv1.DeploymentSpecArgs{
+			Replicas: pulumi.Int(1),
+			// A second pod could not have the volume. Without one it is so, too: a Deployment that has ever rolled cannot be
+			// given this strategy by server-side apply, for the API server's own rollingUpdate stays in it, and storage can be
+			// added later.
+			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")},
+			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(rolePrometheus, name)},
+			Template: podTemplate(labels(rolePrometheus, name), &corev1.PodSpecArgs{
+				ServiceAccountName:           account,
+				AutomountServiceAccountToken: pulumi.Bool(false), // for those containers that ask for it below
+				SecurityContext:              restrictedPod(uidPrometheus),
+				Containers: corev1.ContainerArray{
+					a.prometheusContainer(), a.exporterContainer("127.0.0.1", accountMount()),
+				},
+				Volumes: volumes,
+			}),
+		},
+	}, opts...)
+	return err
+}
+
+// prometheusTraffic is what the bundled Prometheus takes and sends.
+func (a *ObservabilityArgs) prometheusTraffic() allow {
+	to := func(peers networkingv1.NetworkPolicyPeerArray, ports ...int) *networkingv1.NetworkPolicyEgressRuleArgs {
+		rule, open := &networkingv1.NetworkPolicyEgressRuleArgs{}, networkingv1.NetworkPolicyPortArray{}
+		for _, port := range ports {
+			open = append(open, tcp(port))
+		}
+		if rule.Ports = open; peers != nil {
+			rule.To = peers
+		}
+		return rule
+	}
+	traffic := allow{
+		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
+			// Grafana and KEDA live elsewhere.
+			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portPrometheus)},
+		}},
+		egress: networkingv1.NetworkPolicyEgressRuleArray{
+			dns(), to(podsOf(roleFront), a.MetricsPort), to(podsOf(roleServer), portOllama),
+			// Kubernetes' API has no pods that a policy could select; after the Service's address is translated its port is 443
+			// or 6443.
+			to(nil, 443, 6443),
+		},
 	}
 	if a.DCGM != DCGMNone {
-		egress = append(egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portDCGM)}})
+		traffic.egress = append(traffic.egress, to(anyNamespace(), portDCGM))
 	}
-	return networkPolicy(ctx, name, a.Namespace, rolePrometheus, allow{
-		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
-			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portPrometheus)}, // Grafana and KEDA live elsewhere
-		}},
-		egress: egress,
-	}, opts...)
+	return traffic
 }
 
 // prometheusConfig is prometheus.yml; hosts are the pools', in their order.
@@ -123,8 +179,9 @@ func (a *ObservabilityArgs) prometheusConfig(namespace, front, dcgm string, host
 	}
 	values := map[string]any{
 		"Namespace": namespace, "Host": front, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath,
-		"Pools": pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama, "ExporterPort": portExporter,
-		"DCGMHost": dcgm, "DCGMPort": portDCGM, "DCGMNamespace": "",
+		"Pools": pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama,
+		"ExporterPort": portExporter,
+		"DCGMHost":     dcgm, "DCGMPort": portDCGM, "DCGMNamespace": "",
 	}
 	if a.DCGM == DCGMExisting {
 		values["DCGMNamespace"] = a.DCGMNamespace
@@ -133,9 +190,12 @@ func (a *ObservabilityArgs) prometheusConfig(namespace, front, dcgm string, host
 }
 
 // account may list this namespace's Jobs, and where the GPU operator's exporters are.
-func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringInput, error) {
+func (a *ObservabilityArgs) account(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringInput, error) {
 	account, err := corev1.NewServiceAccount(ctx, name+"-prometheus", &corev1.ServiceAccountArgs{
-		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"), AutomountServiceAccountToken: pulumi.Bool(false),
+		Metadata:                     named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
+		AutomountServiceAccountToken: pulumi.Bool(false),
 	}, opts...)
 	if err != nil {
 		return nil, err
@@ -144,7 +204,8 @@ func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pu
 		role, err := rbacv1.NewRole(ctx, resource, &rbacv1.RoleArgs{
 			Metadata: named(namespace, rolePrometheus, name, resource),
 			Rules: rbacv1.PolicyRuleArray{&rbacv1.PolicyRuleArgs{
-				ApiGroups: pulumi.ToStringArray([]string{group}), Resources: pulumi.ToStringArray([]string{kind}), Verbs: pulumi.ToStringArray(verbs),
+				ApiGroups: pulumi.ToStringArray([]string{group}), Resources: pulumi.ToStringArray([]string{kind}),
+				Verbs: pulumi.ToStringArray(verbs),
 			}},
 		}, opts...)
 		if err != nil {
@@ -152,8 +213,14 @@ func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pu
 		}
 		_, err = rbacv1.NewRoleBinding(ctx, resource, &rbacv1.RoleBindingArgs{
 			Metadata: named(namespace, rolePrometheus, name, resource),
-			RoleRef:  &rbacv1.RoleRefArgs{ApiGroup: pulumi.String("rbac.authorization.k8s.io"), Kind: pulumi.String("Role"), Name: role.Metadata.Name().Elem()},
-			Subjects: rbacv1.SubjectArray{&rbacv1.SubjectArgs{Kind: pulumi.String("ServiceAccount"), Name: account.Metadata.Name().Elem(), Namespace: account.Metadata.Namespace()}},
+			RoleRef: &rbacv1.RoleRefArgs{
+				ApiGroup: pulumi.String("rbac.authorization.k8s.io"), Kind: pulumi.String("Role"),
+				Name: role.Metadata.Name().Elem(),
+			},
+			Subjects: rbacv1.SubjectArray{&rbacv1.SubjectArgs{
+				Kind: pulumi.String("ServiceAccount"), Name: account.Metadata.Name().Elem(),
+				Namespace: account.Metadata.Namespace(),
+			}},
 		}, opts...)
 		return err
 	}
@@ -161,7 +228,9 @@ func (a *ObservabilityArgs) account(ctx *pulumi.Context, name string, opts ...pu
 		return nil, err
 	}
 	if a.DCGM == DCGMExisting {
-		if err := grant(name+"-prometheus-dcgm", pulumi.String(a.DCGMNamespace), "", "pods", "get", "list", "watch"); err != nil {
+		if err := grant(
+			name+"-prometheus-dcgm", pulumi.String(a.DCGMNamespace), "", "pods", "get", "list", "watch",
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -174,15 +243,21 @@ func accountMount() *corev1.VolumeMountArgs { return mount("account", accountPat
 
 // accountVolume is what Kubernetes would mount into every container of the pod.
 func accountVolume() *corev1.VolumeArgs {
-	return &corev1.VolumeArgs{Name: pulumi.String("account"), Projected: &corev1.ProjectedVolumeSourceArgs{Sources: corev1.VolumeProjectionArray{
-		&corev1.VolumeProjectionArgs{ServiceAccountToken: &corev1.ServiceAccountTokenProjectionArgs{Path: pulumi.String("token")}},
-		&corev1.VolumeProjectionArgs{ConfigMap: &corev1.ConfigMapProjectionArgs{Name: pulumi.String("kube-root-ca.crt"), Items: corev1.KeyToPathArray{
-			&corev1.KeyToPathArgs{Key: pulumi.String("ca.crt"), Path: pulumi.String("ca.crt")},
-		}}},
-	}}}
+	return &corev1.VolumeArgs{Name: pulumi.String("account"), Projected: &corev1.ProjectedVolumeSourceArgs{
+		Sources: corev1.VolumeProjectionArray{
+			&corev1.VolumeProjectionArgs{ServiceAccountToken: &corev1.ServiceAccountTokenProjectionArgs{
+				Path: pulumi.String("token"),
+			}},
+			&corev1.VolumeProjectionArgs{ConfigMap: &corev1.ConfigMapProjectionArgs{
+				Name: pulumi.String("kube-root-ca.crt"), Items: corev1.KeyToPathArray{
+					&corev1.KeyToPathArgs{Key: pulumi.String("ca.crt"), Path: pulumi.String("ca.crt")},
+				},
+			}},
+		},
+	}}
 }
 
-func (a *ObservabilityArgs) container() *corev1.ContainerArgs {
+func (a *ObservabilityArgs) prometheusContainer() *corev1.ContainerArgs {
 	size := "1GB" // of the node's disk
 	if a.Storage != "" {
 		size = "0" // the claim's share is not known here; the time bounds it
@@ -208,10 +283,13 @@ func (a *ObservabilityArgs) container() *corev1.ContainerArgs {
 	}
 }
 
-// exporterConfig makes the ConfigMap of json_exporter, which reads it once.
-func (a *ObservabilityArgs) exporterConfig(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) (pulumi.StringPtrInput, error) {
+// exporterConfigMap makes the ConfigMap of json_exporter, which reads it once.
+func (a *ObservabilityArgs) exporterConfigMap(
+	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrInput, error) {
 	config, err := corev1.NewConfigMap(ctx, name+"-exporter", &corev1.ConfigMapArgs{
-		Metadata: autonamed(a.Namespace, roleExporter, name), Data: pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
+		Metadata:  autonamed(a.Namespace, roleExporter, name),
+		Data:      pulumi.StringMap{"json-exporter.yml": pulumi.String(file("json-exporter.yml"))},
 		Immutable: pulumi.Bool(true),
 	}, opts...)
 	if err != nil {
@@ -220,12 +298,14 @@ func (a *ObservabilityArgs) exporterConfig(ctx *pulumi.Context, name string, opt
 	return config.Metadata.Name(), nil
 }
 
-// exporter turns JSON into metrics, for whoever asks at the address.
-func (a *ObservabilityArgs) exporter(address string, mounts ...corev1.VolumeMountInput) *corev1.ContainerArgs {
+// exporterContainer turns JSON into metrics, for whoever asks at the address.
+func (a *ObservabilityArgs) exporterContainer(address string, mounts ...corev1.VolumeMountInput) *corev1.ContainerArgs {
 	// The kubelet reaches no loopback, so the probe asks from inside, in either case.
 	alive := func(periodSeconds, failures int) *corev1.ProbeArgs {
 		return &corev1.ProbeArgs{
-			Exec:          &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{"wget", "-q", "-O", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/metrics", portExporter)})},
+			Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{
+				"wget", "-q", "-O", "/dev/null", fmt.Sprintf("http://127.0.0.1:%d/metrics", portExporter),
+			})},
 			PeriodSeconds: pulumi.Int(periodSeconds), TimeoutSeconds: pulumi.Int(5), FailureThreshold: pulumi.Int(failures),
 		}
 	}
@@ -233,7 +313,8 @@ func (a *ObservabilityArgs) exporter(address string, mounts ...corev1.VolumeMoun
 		Name:  pulumi.String("json-exporter"),
 		Image: pulumi.String(a.ExporterImage),
 		Args: pulumi.ToStringArray([]string{
-			"--config.file=/etc/json-exporter/json-exporter.yml", "--web.listen-address=" + address + ":" + strconv.Itoa(portExporter), "--log.level=warn",
+			"--config.file=/etc/json-exporter/json-exporter.yml",
+			"--web.listen-address=" + address + ":" + strconv.Itoa(portExporter), "--log.level=warn",
 		}),
 		ReadinessProbe:  alive(10, 3),
 		LivenessProbe:   alive(30, 4),

@@ -14,33 +14,32 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The objects for a Prometheus operator that is there already, and json_exporter as a Deployment of its own. Jobs and their state such a
-// Prometheus has from kube-state-metrics.
+// The objects for a Prometheus operator that is there already, and json_exporter as a Deployment of its own. Jobs and
+// their state such a Prometheus has from kube-state-metrics.
 
 func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	if err := a.exporterDeployment(ctx, name, opts...); err != nil {
 		return err
 	}
 	object := func(suffix, kind string, spec func(namespace string) (string, error)) error {
-		metadata := annotated(named(a.Namespace, rolePrometheus, name, name+suffix), pulumi.ToStringMap(a.Annotations))
+		release := pulumi.StringMap{}
 		if a.ReleaseLabel != "" {
-			metadata.Labels.(pulumi.StringMap)["release"] = pulumi.String(a.ReleaseLabel)
+			release["release"] = pulumi.String(a.ReleaseLabel)
 		}
-		_, err := apiextensions.NewCustomResource(ctx, name+"-"+strings.ToLower(kind)+suffix, &apiextensions.CustomResourceArgs{
+		metadata := annotated(named(
+			a.Namespace, rolePrometheus, name, name+suffix, release,
+		), pulumi.ToStringMap(a.Annotations))
+		resource := name + "-" + strings.ToLower(kind) + suffix
+		_, err := apiextensions.NewCustomResource(ctx, resource, &apiextensions.CustomResourceArgs{
 			ApiVersion: pulumi.String("monitoring.coreos.com/v1"), Kind: pulumi.String(kind), Metadata: metadata,
-			OtherFields: kubernetes.UntypedArgs{"spec": a.Namespace.ToStringOutput().ApplyT(func(namespace string) (map[string]any, error) {
-				text, err := spec(namespace)
-				if err != nil {
-					return nil, err
-				}
-				var value map[string]any
-				return value, yaml.Unmarshal([]byte(text), &value)
-			})},
+			OtherFields: kubernetes.UntypedArgs{"spec": a.Namespace.ToStringOutput().ApplyT(parsed(spec))},
 		}, opts...)
 		return err
 	}
 	if err := object("", "PodMonitor", func(string) (string, error) {
-		return render("podmonitor-front.yml.tmpl", map[string]any{"Role": roleFront, "Port": portNameMetrics, "TeamsPath": teamsMetricsPath})
+		return render("podmonitor-front.yml.tmpl", map[string]any{
+			"Role": roleFront, "Port": portNameMetrics, "TeamsPath": teamsMetricsPath,
+		})
 	}); err != nil {
 		return err
 	}
@@ -54,7 +53,9 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	}
 	if a.DCGM == DCGMDeploy {
 		if err := object("-dcgm", "PodMonitor", func(namespace string) (string, error) {
-			return render("podmonitor-dcgm.yml.tmpl", map[string]any{"Role": roleDCGM, "Port": portNameMetrics, "Namespace": namespace + dcgmSuffix})
+			return render("podmonitor-dcgm.yml.tmpl", map[string]any{
+				"Role": roleDCGM, "Port": portNameMetrics, "Namespace": namespace + dcgmSuffix,
+			})
 		}); err != nil {
 			return err
 		}
@@ -62,17 +63,30 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	if err := object("", "PrometheusRule", func(string) (string, error) { return file("rules.yml"), nil }); err != nil {
 		return err
 	}
-	return object("-stack", "PrometheusRule", a.stackSeries)
+	return object("-stack", "PrometheusRule", a.configRules)
 }
 
-// exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and nothing else.
+// parsed is the object of the text that spec makes.
+func parsed(spec func(namespace string) (string, error)) func(namespace string) (map[string]any, error) {
+	return func(namespace string) (map[string]any, error) {
+		text, err := spec(namespace)
+		if err != nil {
+			return nil, err
+		}
+		var value map[string]any
+		return value, yaml.Unmarshal([]byte(text), &value)
+	}
+}
+
+// exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and
+// nothing else.
 func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	instance := name + "-exporter"
-	config, err := a.exporterConfig(ctx, name, opts...)
+	config, err := a.exporterConfigMap(ctx, name, opts...)
 	if err != nil {
 		return err
 	}
-	container := a.exporter("")
+	container := a.exporterContainer("")
 	container.Ports = corev1.ContainerPortArray{containerPort(portNameHTTP, portExporter)}
 	if _, err := appsv1.NewDeployment(ctx, instance, &appsv1.DeploymentArgs{
 		Metadata: named(a.Namespace, roleExporter, instance, instance),
@@ -95,14 +109,16 @@ func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string,
 	if _, err := corev1.NewService(ctx, instance, &corev1.ServiceArgs{
 		Metadata: annotated(named(a.Namespace, roleExporter, instance, instance), skipAwait()),
 		Spec: &corev1.ServiceSpecArgs{
-			Selector: selectInstance(roleExporter, instance), Ports: corev1.ServicePortArray{tcpPort(portNameHTTP, portExporter)},
+			Selector: selectInstance(roleExporter, instance),
+			Ports:    corev1.ServicePortArray{tcpPort(portNameHTTP, portExporter)},
 		},
 	}, opts...); err != nil {
 		return err
 	}
 	return networkPolicy(ctx, instance, a.Namespace, roleExporter, allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
-			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portExporter)}, // the operator's Prometheus lives elsewhere
+			// the operator's Prometheus lives elsewhere
+			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portExporter)},
 		}},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{
 			To: podsOf(roleServer), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},

@@ -30,7 +30,8 @@ func newStore(t *testing.T) *store {
 	return &store{t, t.TempDir()}
 }
 
-// write runs write-models.sh with the stub of testdata and returns its output, what it reported to the kubelet, and its exit code.
+// write runs write-models.sh with the stub of testdata and returns its output, what it reported to the kubelet, and its
+// exit code.
 func (s *store) write(plan string, environment ...string) (output, report string, code int) {
 	s.t.Helper()
 	require.NoError(s.t, os.WriteFile(filepath.Join(s.dir, "plan"), []byte(plan), 0o600))
@@ -39,7 +40,8 @@ func (s *store) write(plan string, environment ...string) (output, report string
 	log := filepath.Join(s.t.TempDir(), "termination-log")
 	command := exec.Command("dash", "files/write-models.sh", filepath.Join(s.dir, "plan"))
 	command.Env = append([]string{
-		"PATH=" + stub + ":" + os.Getenv("PATH"), "STUB_DIR=" + s.dir, "HOME=" + s.dir, "OLLAMA_MODELS=" + s.path(), "TERMINATION_LOG=" + log, "BACKOFF=0", "TRIES=2",
+		"PATH=" + stub + ":" + os.Getenv("PATH"), "STUB_DIR=" + s.dir, "HOME=" + s.dir, "OLLAMA_MODELS=" + s.path(),
+		"TERMINATION_LOG=" + log, "BACKOFF=0", "TRIES=2",
 	}, environment...)
 	out, err := command.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
@@ -86,11 +88,16 @@ func TestTheWriterPullsOffersAndCreates(t *testing.T) {
 	modelfile := filepath.Join(t.TempDir(), "reviewer")
 	require.NoError(t, os.WriteFile(modelfile, []byte("FROM tiny"), 0o600))
 	reviewer := "registry.ollama.ai/library/reviewer/latest"
-	out, report, code := s.write("pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + " --insecure\ncreate reviewer:latest " + modelfile + " " + reviewer + "\n")
+	out, report, code := s.write(
+		"pull tiny:latest " + tinyFrom + " " + tinyDigest("1") + " --insecure\ncreate " +
+			"reviewer:latest " + modelfile + " " + reviewer + "\n",
+	)
 	require.Zero(t, code, out)
 	assert.Empty(t, report)
 	assert.Contains(t, out, "all 2 models are in place")
-	assert.Equal(t, []string{"pull --insecure host:5000/library/tiny:latest", "create reviewer:latest -f " + modelfile}, calls(out))
+	assert.Equal(t, []string{
+		"pull --insecure host:5000/library/tiny:latest", "create reviewer:latest -f " + modelfile,
+	}, calls(out))
 	assert.NotEmpty(t, s.manifest(tinyPath))
 	assert.NotEmpty(t, s.manifest(reviewer))
 	assert.Empty(t, s.manifest("host:5000/library/tiny/latest"), "users see one name")
@@ -124,9 +131,15 @@ func TestTheWriterAsksNoRegistryForWhatIsInPlaceAtTheLockedDigest(t *testing.T) 
 func TestTheWriterKeepsWhatServesWhenTheDigestIsAnother(t *testing.T) {
 	s, _ := withTiny(t)
 	before := s.manifest(tinyPath)
-	out, report, code := s.write("pull tiny:latest "+tinyFrom+" "+tinyDigest("3")+"\npull other:latest other:latest "+otherPath+" "+otherPath+" -\n", "STUB_VERSION=2")
+	out, report, code := s.write(
+		"pull tiny:latest "+tinyFrom+" "+tinyDigest("3")+"\npull other:latest other:latest "+otherPath+" "+otherPath+" -\n",
+		"STUB_VERSION=2",
+	)
 	assert.Equal(t, 1, code, out)
-	assert.Contains(t, report, "model tiny:latest: the registry has "+tinyDigest("2")+", models.lock.yaml says "+tinyDigest("3")+": run `make lock`")
+	assert.Contains(
+		t, report,
+		"model tiny:latest: the registry has "+tinyDigest("2")+", models.lock.yaml says "+tinyDigest("3")+": run `make lock`",
+	)
 	assert.Contains(t, report, "failed models: tiny:latest\n")
 	assert.Equal(t, before, s.manifest(tinyPath))
 	assert.NotEmpty(t, s.manifest(otherPath), "the others are written")
@@ -141,7 +154,11 @@ func TestTheWriterNamesTheModelThatFailsAndStillTriesTheOthers(t *testing.T) {
 	s := newStore(t)
 	out, report, code := s.write(line("good")+line("bad")+line("last"), "STUB_FAIL=bad:latest")
 	require.Equal(t, 1, code, out)
-	assert.Contains(t, report, `model bad:latest: "ollama pull bad:latest" failed 2 times, at last with: Error: pull model manifest: file does not exist`)
+	assert.Contains(
+		t, report,
+		`model bad:latest: "ollama pull bad:latest" failed 2 times, at last with: Error: pull model manifest: file does `+
+			`not exist`,
+	)
 	assert.Contains(t, report, "failed models: bad:latest\n")
 	assert.Equal(t, []string{"pull good:latest", "pull bad:latest", "pull bad:latest", "pull last:latest"}, calls(out))
 
@@ -199,7 +216,9 @@ func TestTheWriterPrunesWhatItPulledAndNothingElse(t *testing.T) {
 	}
 	assert.Equal(t, 3, blobs())
 	require.NoError(t, os.MkdirAll(s.path("manifests/registry.ollama.ai/library/mine"), 0o755))
-	require.NoError(t, os.WriteFile(s.path("manifests/registry.ollama.ai/library/mine/latest"), []byte(s.manifest(reviewer)), 0o600))
+	require.NoError(t, os.WriteFile(s.path(
+		"manifests/registry.ollama.ai/library/mine/latest",
+	), []byte(s.manifest(reviewer)), 0o600))
 
 	out, _, code = s.write(tiny)
 	require.Zero(t, code, out)
@@ -243,9 +262,13 @@ func TestTheScheduledCheckMissesWhatTheStoreHasNot(t *testing.T) {
 	plan, locked := "pull tiny:latest "+tinyFrom+" -\n", "pull tiny:latest "+tinyFrom+" "+tinyDigest("1")+"\n"
 	out, _, code := s.write(locked, "MODE=check")
 	require.Zero(t, code, out)
-	_, report, code := s.write(strings.Replace(locked, tinyDigest("1"), tinyDigest("2"), 1), "MODE=check", "STUB_VERSION=2")
+	_, report, code := s.write(
+		strings.Replace(locked, tinyDigest("1"), tinyDigest("2"), 1), "MODE=check", "STUB_VERSION=2",
+	)
 	assert.Equal(t, 1, code)
-	assert.Contains(t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, models.lock.yaml says "+tinyDigest("2"))
+	assert.Contains(
+		t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, models.lock.yaml says "+tinyDigest("2"),
+	)
 
 	_, report, code = s.write(locked+"create mine Modelfile library/mine/latest\n", "MODE=check")
 	assert.Equal(t, 1, code)
@@ -360,7 +383,10 @@ func TestOAuth2ProxyIsTriedUntilTheProviderAnswersAndEndsWhenToldTo(t *testing.T
 	}, 20*time.Second, 50*time.Millisecond, "the second try")
 	options, err := os.ReadFile(filepath.Join(dir, "running"))
 	require.NoError(t, err)
-	assert.Equal(t, "--config=/etc/oauth2-proxy/oauth2-proxy.cfg --alpha-config=/etc/oauth2-proxy/oauth2-proxy.yaml\n", string(options))
+	assert.Equal(
+		t, "--config=/etc/oauth2-proxy/oauth2-proxy.cfg --alpha-config=/etc/oauth2-proxy/oauth2-proxy.yaml\n",
+		string(options),
+	)
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()

@@ -5,8 +5,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// User ids. Every pod that touches the store has the same one, so that what the writer creates the servers can read on any volume,
-// whether or not it honours fsGroup (NFS and hostPath do not).
+// User ids. Every pod that touches the store has the same one, so that what the writer creates the servers can read on
+// any volume, whether or not it honours fsGroup (NFS and hostPath do not).
 const (
 	uidOllama     = 10001
 	uidHAProxy    = 99    // the haproxy user of the upstream image, whose USER is a name and so fails runAsNonRoot

@@ -22,7 +22,7 @@ func TestTheFirstRequestOfASleepingPoolIsHeldUntilAServerIsThere(t *testing.T) {
 		}
 	})
 	args := front()
-	args.Routes[0].Idle, args.Routes[0].MaxPods = true, 1
+	args.Pools[0].Replicas = Replicas{Min: 0, Max: 1}
 	own := freePorts(t)
 	config := writeFront(t, args, keys, own, server)
 	text, err := os.ReadFile(config)
@@ -38,7 +38,9 @@ func TestTheFirstRequestOfASleepingPoolIsHeldUntilAServerIsThere(t *testing.T) {
 	}
 	asleep.Store(true)
 	for _, proxy := range []string{"model:chat:tiny", "model:embed:embed"} {
-		require.Eventually(t, says(`haproxy_backend_active_servers{proxy="`+proxy+`"} 0`), 20*time.Second, 50*time.Millisecond, "%s", proxy)
+		require.Eventually(
+			t, says(`haproxy_backend_active_servers{proxy="`+proxy+`"} 0`), 20*time.Second, 50*time.Millisecond, "%s", proxy,
+		)
 	}
 	ask := func(model string) (status int, code string) {
 		status, body := r.answer(t, request(t, "POST", r.api+"/api/chat", "key-ide", `{"model":"`+model+`"}`))
@@ -53,7 +55,9 @@ func TestTheFirstRequestOfASleepingPoolIsHeldUntilAServerIsThere(t *testing.T) {
 	began = time.Now()
 	status, _ = ask("embed")
 	assert.Equal(t, 503, status)
-	assert.Less(t, time.Since(began), time.Second, "a pool that does not sleep has no server for another reason: nobody is held")
+	assert.Less(
+		t, time.Since(began), time.Second, "a pool that does not sleep has no server for another reason: nobody is held",
+	)
 
 	answers := make(chan int, 10)
 	for range 6 { // as many as the pod's slots, as one team may have in the queue, and two that are over it
@@ -62,7 +66,10 @@ func TestTheFirstRequestOfASleepingPoolIsHeldUntilAServerIsThere(t *testing.T) {
 			answers <- status
 		}()
 	}
-	require.Eventually(t, says(`haproxy_backend_current_sessions{proxy="model:chat:tiny"} 4`), 2*time.Second, 20*time.Millisecond, "those who are held are what wakes the pool")
+	require.Eventually(
+		t, says(`haproxy_backend_current_sessions{proxy="model:chat:tiny"} 4`), 2*time.Second, 20*time.Millisecond,
+		"those who are held are what wakes the pool",
+	)
 	asleep.Store(false)
 	got := map[int]int{}
 	for range 6 {
@@ -75,7 +82,7 @@ func TestAClientThatLeavesASleepingPoolWakesItNoLonger(t *testing.T) {
 	t.Parallel()
 	var asleep atomic.Bool
 	args := front()
-	args.Routes[0].Idle, args.Routes[0].MaxPods = true, 1
+	args.Pools[0].Replicas = Replicas{Min: 0, Max: 1}
 	r := startAs(t, args, freePorts(t), stub(t, func(w http.ResponseWriter, _ *http.Request) {
 		if asleep.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -88,7 +95,9 @@ func TestAClientThatLeavesASleepingPoolWakesItNoLonger(t *testing.T) {
 			return strings.Contains(text, line+"\n")
 		}
 	}
-	require.Eventually(t, says(`haproxy_backend_active_servers{proxy="model:chat:tiny"} 0`), 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, says(
+		`haproxy_backend_active_servers{proxy="model:chat:tiny"} 0`,
+	), 20*time.Second, 50*time.Millisecond)
 	for _, body := range []string{`{"model":"tiny"}`, `{"model":"tiny","images":["` + strings.Repeat("A", 3<<20) + `"]}`} {
 		ctx, leave := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -96,23 +105,27 @@ func TestAClientThatLeavesASleepingPoolWakesItNoLonger(t *testing.T) {
 			_, err := r.client.Do(request(t, "POST", r.api+"/api/generate", "key-ide", body).WithContext(ctx))
 			ended <- err
 		}()
-		require.Eventually(t, says(`haproxy_backend_current_sessions{proxy="model:chat:tiny"} 1`), 5*time.Second, 20*time.Millisecond)
+		require.Eventually(t, says(
+			`haproxy_backend_current_sessions{proxy="model:chat:tiny"} 1`,
+		), 5*time.Second, 20*time.Millisecond)
 		leave()
 		require.ErrorIs(t, <-ended, context.Canceled)
-		require.Eventually(t, says(`haproxy_backend_current_sessions{proxy="model:chat:tiny"} 0`), 5*time.Second, 20*time.Millisecond,
+		require.Eventually(t, says(
+			`haproxy_backend_current_sessions{proxy="model:chat:tiny"} 0`,
+		), 5*time.Second, 20*time.Millisecond,
 			"nobody waits any more")
 	}
 }
 
 func TestTheCatalogComesFromAPoolThatIsAlwaysThere(t *testing.T) {
 	args := front()
-	args.Routes[0].Idle = true
+	args.Pools[0].Replicas.Min = 0
 	hosts := []string{"ollama-chat-pods.ollama.svc", "ollama-embed-pods.ollama.svc"}
 	config, err := args.haproxyConfig(hosts, "")
 	require.NoError(t, err)
 	catalog := config[strings.Index(config, "\nbackend catalog"):]
 	assert.Contains(t, catalog[:strings.Index(catalog, "# One queue")], "ollama-embed-pods.ollama.svc.cluster.local")
-	args.Routes[1].Idle = true // then there is none
+	args.Pools[1].Replicas.Min = 0 // then there is none
 	_, err = args.haproxyConfig(hosts, "")
 	require.NoError(t, err)
 }

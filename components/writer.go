@@ -11,8 +11,8 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// The pods that fill the store: the writer Job, the scheduled check, and the init container where each server has a claim of its own.
-// All of them run files/write-models.sh on the same plan.
+// The pods that fill the store: the writer Job, the scheduled check, and the init container where each server has a
+// claim of its own. All of them run files/write-models.sh on the same plan.
 
 const (
 	writerScript = "write-models.sh"
@@ -21,15 +21,19 @@ const (
 	caFolder     = "/etc/ollama-k8s-ca"
 )
 
-// config is the ConfigMap of the script, the plan and the Modelfiles.
-func (a *ModelStoreArgs) config(ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption) (pulumi.StringPtrOutput, error) {
+// writerConfigMap is the ConfigMap of the script, the plan and the Modelfiles.
+func (a *ModelStoreArgs) writerConfigMap(
+	ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption,
+) (pulumi.StringPtrOutput, error) {
 	data := pulumi.StringMap{writerScript: pulumi.String(file(writerScript)), "plan": pulumi.String(plan)}
 	for _, m := range a.Models {
 		if m.Modelfile != "" {
 			data[fileKey(m.Name)] = pulumi.String(m.Modelfile)
 		}
 	}
-	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{Metadata: autonamed(a.Namespace, roleWriter, name), Data: data, Immutable: pulumi.Bool(true)}, opts...)
+	config, err := corev1.NewConfigMap(ctx, name, &corev1.ConfigMapArgs{
+		Metadata: autonamed(a.Namespace, roleWriter, name), Data: data, Immutable: pulumi.Bool(true),
+	}, opts...)
 	if err != nil {
 		return pulumi.StringPtrOutput{}, err
 	}
@@ -68,22 +72,27 @@ func (a *ModelStoreArgs) plan() (string, error) {
 	return plan.String(), nil
 }
 
-// writer is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the ConfigMap: a changed model list
-// makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update that failed are there until one succeeds.
-func (a *ModelStoreArgs) writer(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
+// writerJob is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the
+// ConfigMap: a changed model list makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update
+// that failed are there until one succeeds.
+func (a *ModelStoreArgs) writerJob(
+	ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption,
+) error {
 	metadata := autonamed(a.Namespace, roleWriter, name)
 	// A Job that failed is done for good: the next update must replace it, not wait for it again.
 	metadata.Annotations = pulumi.StringMap{"pulumi.com/replaceUnready": pulumi.String("true")}
-	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.job(name, config, mount)},
-		append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{Create: writerTimeout, Update: writerTimeout})}, opts...)...)
+	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.jobSpec(name, config, mount)},
+		append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
+			Create: writerTimeout, Update: writerTimeout,
+		})}, opts...)...)
 	return err
 }
 
-// check is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves changes; a difference fails its Job.
-func (a *ModelStoreArgs) check(ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption) error {
-	job := a.job(name, config, mount)
-	container := job.Template.(*corev1.PodTemplateSpecArgs).Spec.(*corev1.PodSpecArgs).Containers.(corev1.ContainerArray)[0].(*corev1.ContainerArgs)
-	container.Env = append(container.Env.(corev1.EnvVarArray), env("MODE", "check")...)
+// checkCronJob is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves
+// changes; a difference fails its Job.
+func (a *ModelStoreArgs) checkCronJob(
+	ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption,
+) error {
 	_, err := batchv1.NewCronJob(ctx, name+"-check", &batchv1.CronJobArgs{
 		Metadata: named(a.Namespace, roleWriter, name, name+"-check"),
 		Spec: &batchv1.CronJobSpecArgs{
@@ -92,54 +101,66 @@ func (a *ModelStoreArgs) check(ctx *pulumi.Context, name string, config pulumi.S
 			StartingDeadlineSeconds:    pulumi.Int(3600), // an hour late is still in the window; later, the next time will do
 			SuccessfulJobsHistoryLimit: pulumi.Int(1),
 			FailedJobsHistoryLimit:     pulumi.Int(3),
-			JobTemplate:                &batchv1.JobTemplateSpecArgs{Spec: job},
+			JobTemplate:                &batchv1.JobTemplateSpecArgs{Spec: a.jobSpec(name, config, mount, "MODE", "check")},
 		},
 	}, opts...)
 	return err
 }
 
-func (a *ModelStoreArgs) job(name string, config pulumi.StringPtrInput, store StoreMount) *batchv1.JobSpecArgs {
+// jobSpec is a Job of the writer; environment are more variables of it, by name and value.
+func (a *ModelStoreArgs) jobSpec(
+	name string, config pulumi.StringPtrInput, store StoreMount, environment ...string,
+) *batchv1.JobSpecArgs {
+	volumes := append(corev1.VolumeArray{scratch(HomeVolume)}, a.writerVolumes(config)...)
 	pod := &corev1.PodSpecArgs{
 		RestartPolicy:                pulumi.String("Never"),
 		AutomountServiceAccountToken: pulumi.Bool(false),
 		SecurityContext:              restrictedPod(uidOllama),
-		Containers:                   corev1.ContainerArray{a.container()},
-		Volumes:                      append(a.volumes(config), claimVolume("models", store.ClaimName, false)),
+		Containers:                   corev1.ContainerArray{a.writerContainer(environment...)},
+		Volumes:                      append(volumes, claimVolume(StoreVolume, store.ClaimName, false)),
 	}
-	a.Placement.apply(pod)
 	podLabels := labels(roleWriter, name)
 	if store.Together != "" {
 		podLabels[storeLabel] = pulumi.String(store.Together)
-		meet(pod, store.Together)
 	}
+	a.Placement.apply(pod, store.Together)
 	return &batchv1.JobSpecArgs{
 		BackoffLimit: pulumi.Int(0), // the script retries each model by itself, and says which one failed
-		PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{&batchv1.PodFailurePolicyRuleArgs{
-			Action: pulumi.String("Ignore"), // an eviction or a drain is not the models' fault
-			OnPodConditions: batchv1.PodFailurePolicyOnPodConditionsPatternArray{&batchv1.PodFailurePolicyOnPodConditionsPatternArgs{
-				Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
-			}},
-		}}},
+		PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{
+			&batchv1.PodFailurePolicyRuleArgs{
+				Action: pulumi.String("Ignore"), // an eviction or a drain is not the models' fault
+				OnPodConditions: batchv1.PodFailurePolicyOnPodConditionsPatternArray{
+					&batchv1.PodFailurePolicyOnPodConditionsPatternArgs{
+						Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
+					},
+				},
+			},
+		}},
 		Template: lastingPodTemplate(podLabels, pod),
 	}
 }
 
-// container runs the script; it mounts the volumes of volumes, and "models".
-func (a *ModelStoreArgs) container() *corev1.ContainerArgs {
+// writerContainer runs the script; it mounts writerVolumes, StoreVolume and HomeVolume.
+func (a *ModelStoreArgs) writerContainer(environment ...string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", writerHome, // Ollama writes its identity there at start
 		"OLLAMA_HOST", fmt.Sprintf("127.0.0.1:%d", portOllama),
-		"OLLAMA_MODELS", modelsPath,
+		"OLLAMA_MODELS", StorePath,
 		"OLLAMA_NOPRUNE", "1", // pruning at start would delete what a running server reads
 		"NVIDIA_VISIBLE_DEVICES", "void", // the image asks for all GPUs of the node
 	)
-	mounts := corev1.VolumeMountArray{mount("models", modelsPath, false), mount("home", writerHome, false), mount("writer", writerFolder, true)}
+	mounts := corev1.VolumeMountArray{
+		mount(StoreVolume, StorePath, false), mount(HomeVolume, writerHome, false), mount("writer", writerFolder, true),
+	}
 	if a.Proxy != nil {
 		direct := append([]string{"localhost", "127.0.0.1", ".svc", "." + a.ClusterDomain}, a.Proxy.Direct...)
-		vars = append(vars, env("HTTP_PROXY", a.Proxy.URL, "HTTPS_PROXY", a.Proxy.URL, "NO_PROXY", strings.Join(direct, ","))...)
+		vars = append(
+			vars, env("HTTP_PROXY", a.Proxy.URL, "HTTPS_PROXY", a.Proxy.URL, "NO_PROXY", strings.Join(direct, ","))...,
+		)
 	}
 	if a.CABundle != "" {
-		vars = append(vars, env("SSL_CERT_DIR", caFolder)...) // read besides the system's bundle, which SSL_CERT_FILE would replace
+		// read besides the system's bundle, which SSL_CERT_FILE would replace
+		vars = append(vars, env("SSL_CERT_DIR", caFolder)...)
 		mounts = append(mounts, mount("ca", caFolder, true))
 	}
 	if a.KeySecret != "" {
@@ -149,28 +170,28 @@ func (a *ModelStoreArgs) container() *corev1.ContainerArgs {
 		Name:            pulumi.String("writer"),
 		Image:           pulumi.String(a.Image),
 		Command:         pulumi.ToStringArray([]string{"sh", writerFolder + "/" + writerScript, writerFolder + "/plan"}),
-		Env:             vars,
+		Env:             append(vars, env(environment...)...),
 		Resources:       requests("500m", "1Gi"), // a pull streams to disk; 1 GiB leaves room for `ollama create`
 		SecurityContext: restrictedContainer(),
 		VolumeMounts:    mounts,
 	}
 }
 
-func (a *ModelStoreArgs) volumes(config pulumi.StringPtrInput) corev1.VolumeArray {
-	home := scratch("home")
-	volumes := corev1.VolumeArray{home, configVolume("writer", config, 0o444)}
+func (a *ModelStoreArgs) writerVolumes(config pulumi.StringPtrInput) corev1.VolumeArray {
+	volumes := corev1.VolumeArray{configVolume("writer", config, 0o444)}
 	if a.CABundle != "" {
 		volumes = append(volumes, configVolume("ca", pulumi.StringPtr(a.CABundle), 0o444))
 	}
 	if a.KeySecret != "" {
 		volumes = append(volumes, &corev1.VolumeArgs{Name: pulumi.String("key"), Secret: &corev1.SecretVolumeSourceArgs{
-			SecretName: pulumi.String(a.KeySecret), DefaultMode: pulumi.Int(0o440), // group-readable: the volume belongs to the pod's group
+			// group-readable: the volume belongs to the pod's group
+			SecretName: pulumi.String(a.KeySecret), DefaultMode: pulumi.Int(0o440),
 		}})
 	}
 	return volumes
 }
 
-func modelNames(models []Model) []string {
+func modelNames(models []StoredModel) []string {
 	names := make([]string, len(models))
 	for i, m := range models {
 		names[i] = m.Name

@@ -26,16 +26,28 @@ func (c *Config) check() (problems []string) {
 func (c *Config) checkObservability() (problems []string) {
 	o := c.Observability
 	if o.Storage != "" && o.Prometheus != components.PrometheusBundled {
-		problems = append(problems, fmt.Sprintf("observability.storage: %s is for the bundled Prometheus, but observability.prometheus is %s: leave it out", o.Storage, o.Prometheus))
+		problems = append(problems, fmt.Sprintf(
+			"observability.storage: %s is for the bundled Prometheus, but observability.prometheus is %s: leave it out",
+			o.Storage, o.Prometheus,
+		))
 	}
 	if o.StorageClass != "" && o.Storage == "" {
-		problems = append(problems, fmt.Sprintf("observability.storageClass: %q has no volume to be for: set observability.storage too, or leave it out", o.StorageClass))
+		problems = append(problems, fmt.Sprintf(
+			"observability.storageClass: %q has no volume to be for: set observability.storage too, or leave it out",
+			o.StorageClass,
+		))
 	}
 	if o.DCGM == components.DCGMExisting && o.Prometheus == components.PrometheusOperator {
-		problems = append(problems, "observability.dcgm: existing is for the bundled Prometheus, but observability.prometheus is operator, which the GPU operator's ServiceMonitor serves: set dcgm to none, or to deploy where there is no GPU operator")
+		problems = append(
+			problems,
+			"observability.dcgm: existing is for the bundled Prometheus, but observability.prometheus is operator, which the "+
+				"GPU operator's ServiceMonitor serves: set dcgm to none, or to deploy where there is no GPU operator",
+		)
 	}
-	if o.DCGM != components.DCGMNone && o.Prometheus == "none" {
-		problems = append(problems, fmt.Sprintf("observability.dcgm: %s is set but observability.prometheus is none, so nobody would ask: leave it out", o.DCGM))
+	if o.DCGM != components.DCGMNone && o.Prometheus == noPrometheus {
+		problems = append(problems, fmt.Sprintf(
+			"observability.dcgm: %s is set but observability.prometheus is none, so nobody would ask: leave it out", o.DCGM,
+		))
 	}
 	return problems
 }
@@ -48,7 +60,9 @@ func (c *Config) checkModels() (problems []string) {
 		}
 		name := modelref.Normal(m.Name)
 		if first, twice := seen[name]; twice && m.Name != "" {
-			problems = append(problems, fmt.Sprintf("models[%d].name: %q is models[%d] already: list each model once", i, m.Name, first))
+			problems = append(problems, fmt.Sprintf(
+				"models[%d].name: %q is models[%d] already: list each model once", i, m.Name, first,
+			))
 			continue
 		}
 		seen[name] = i
@@ -76,19 +90,29 @@ func (c *Config) checkPools() (problems []string) {
 				problems = append(problems, fmt.Sprintf("%s: %q is not in models: add it there, or correct the name", at, model))
 			}
 			if other, taken := owner[model]; taken {
-				problems = append(problems, fmt.Sprintf("%s: %q is in pools.%s already: a model has one pool, whose replicas can be raised", at, model, other))
+				problems = append(problems, fmt.Sprintf(
+					"%s: %q is in pools.%s already: a model has one pool, whose replicas can be raised", at, model, other,
+				))
 			}
 			owner[model] = name
 		}
 		if pool.Replicas.Max < pool.Replicas.Min {
-			problems = append(problems, fmt.Sprintf("%s.replicas.max: %d is below replicas.min %d: raise max or lower min", key, pool.Replicas.Max, pool.Replicas.Min))
+			problems = append(problems, fmt.Sprintf(
+				"%s.replicas.max: %d is below replicas.min %d: raise max or lower min", key, pool.Replicas.Max, pool.Replicas.Min,
+			))
 		}
 		if context := pool.ContextLength; context > 0 && pool.MaxOutputTokens > context {
-			problems = append(problems, fmt.Sprintf("%s.maxOutputTokens: %d is above contextLength %d, which no answer exceeds: lower it, or leave it out", key, pool.MaxOutputTokens, context))
+			problems = append(problems, fmt.Sprintf(
+				"%s.maxOutputTokens: %d is above contextLength %d, which no answer exceeds: lower it, or leave it out", key,
+				pool.MaxOutputTokens, context,
+			))
 		}
 		problems = append(problems, pool.checkGPU(key)...)
 		if pool.GPU.Vendor == components.AMD && pool.GPU.Count > 0 && c.rocmImage() == "" {
-			problems = append(problems, fmt.Sprintf("images.ollamaROCm: is missing: %s has AMD GPUs and images.ollama is pinned by digest, so name the ROCm image too", key))
+			problems = append(problems, fmt.Sprintf(
+				"images.ollamaROCm: is missing: %s has AMD GPUs and images.ollama is pinned by digest, so name the ROCm image too",
+				key,
+			))
 		}
 	}
 	return problems
@@ -98,18 +122,32 @@ func (c *Config) checkPools() (problems []string) {
 func (p Pool) checkGPU(key string) (problems []string) {
 	g := p.GPU
 	if g.Count == 0 {
-		for setting, value := range map[string]any{"vramGiB": g.VRAMGiB, "mig": g.MIG, "product": g.Product} {
-			if value != "" && value != 0.0 {
-				problems = append(problems, fmt.Sprintf("%s.gpu.%s: %v is set but gpu.count is 0: set count, or leave %s out", key, setting, value, setting))
-			}
+		stray := func(setting string, value any) {
+			problems = append(problems, fmt.Sprintf(
+				"%s.gpu.%s: %v is set but gpu.count is 0: set count, or leave %s out", key, setting, value, setting,
+			))
+		}
+		if g.VRAMGiB != 0 {
+			stray("vramGiB", g.VRAMGiB)
+		}
+		if g.MIG != "" {
+			stray("mig", g.MIG)
+		}
+		if g.Product != "" {
+			stray("product", g.Product)
 		}
 		return problems
 	}
 	if g.MIG != "" && g.Vendor == components.AMD {
-		problems = append(problems, fmt.Sprintf("%s.gpu.mig: %q is set but gpu.vendor is amd, whose GPUs have no MIG: leave it out", key, g.MIG))
+		problems = append(problems, fmt.Sprintf(
+			"%s.gpu.mig: %q is set but gpu.vendor is amd, whose GPUs have no MIG: leave it out", key, g.MIG,
+		))
 	}
 	if g.MIG != "" && g.Count > 1 {
-		problems = append(problems, fmt.Sprintf("%s.gpu.count: %d slices of %s: Ollama can use one slice in a pod, set count to 1 and raise replicas", key, g.Count, g.MIG))
+		problems = append(problems, fmt.Sprintf(
+			"%s.gpu.count: %d slices of %s: Ollama can use one slice in a pod, set count to 1 and raise replicas", key, g.Count,
+			g.MIG,
+		))
 	}
 	return problems
 }
@@ -117,10 +155,17 @@ func (p Pool) checkGPU(key string) (problems []string) {
 func (c *Config) checkStore() (problems []string) {
 	if c.Store.PerReplica {
 		if c.Store.ExistingClaim != "" {
-			problems = append(problems, fmt.Sprintf("store.existingClaim: %q is set but store.perReplica makes a claim for each pod: leave one of them out", c.Store.ExistingClaim))
+			problems = append(problems, fmt.Sprintf(
+				"store.existingClaim: %q is set but store.perReplica makes a claim for each pod: leave one of them out",
+				c.Store.ExistingClaim,
+			))
 		}
 		if c.Update.Schedule != "" {
-			problems = append(problems, fmt.Sprintf("update.schedule: %q asks for a store that pods share, but store.perReplica gives each its own: leave one of them out", c.Update.Schedule))
+			problems = append(problems, fmt.Sprintf(
+				"update.schedule: %q asks for a store that pods share, but store.perReplica gives each its own: leave one of "+
+					"them out",
+				c.Update.Schedule,
+			))
 		}
 		return problems
 	}
@@ -132,12 +177,14 @@ func (c *Config) checkStore() (problems []string) {
 		replicas := c.Pools[name].Replicas.Max
 		total += replicas
 		if replicas > 1 {
-			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d pods cannot share a volume with store.accessMode %s, which mounts on one node: set store.accessMode to %s, or replicas.max to 1",
+			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d pods cannot share a volume with "+
+				"store.accessMode %s, which mounts on one node: set store.accessMode to %s, or replicas.max to 1",
 				name, replicas, components.ReadWriteOnce, components.ReadWriteMany))
 		}
 	}
 	if len(problems) == 0 && total > 1 {
-		problems = append(problems, fmt.Sprintf("store.accessMode: %s mounts on one node, but pools has %d pools, whose pods may run on several: set it to %s, or use one pool",
+		problems = append(problems, fmt.Sprintf("store.accessMode: %s mounts on one node, but pools has %d pools, whose "+
+			"pods may run on several: set it to %s, or use one pool",
 			components.ReadWriteOnce, total, components.ReadWriteMany))
 	}
 	return problems
@@ -146,10 +193,16 @@ func (c *Config) checkStore() (problems []string) {
 func (c *Config) checkExpose() (problems []string) {
 	in := c.Expose.Ingress
 	if in != nil && in.ClusterIssuer != "" && in.TLSSecret == "" {
-		problems = append(problems, fmt.Sprintf("expose.ingress.tlsSecret: is missing: %s must know which Secret to put the certificate into", in.ClusterIssuer))
+		problems = append(problems, fmt.Sprintf(
+			"expose.ingress.tlsSecret: is missing: %s must know which Secret to put the certificate into", in.ClusterIssuer,
+		))
 	}
 	if c.Front.TLSSecret != "" && (in != nil || c.Expose.Gateway != nil) {
-		problems = append(problems, fmt.Sprintf("front.tlsSecret: %q makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it: leave it out, and give the certificate to those", c.Front.TLSSecret))
+		problems = append(problems, fmt.Sprintf(
+			"front.tlsSecret: %q makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it: leave it "+
+				"out, and give the certificate to those",
+			c.Front.TLSSecret,
+		))
 	}
 	return problems
 }
@@ -160,17 +213,25 @@ func (c *Config) checkTeams() (problems []string) {
 		for _, group := range sortedKeys(c.OIDC.Groups) {
 			team := c.OIDC.Groups[group]
 			if group == "" || strings.ContainsFunc(group, unicode.IsControl) {
-				problems = append(problems, fmt.Sprintf("oidc.groups: %q cannot be a group's name: use one without control characters", group))
+				problems = append(problems, fmt.Sprintf(
+					"oidc.groups: %q cannot be a group's name: use one without control characters", group,
+				))
 			}
 			if _, known := c.Teams[team]; !known {
-				problems = append(problems, fmt.Sprintf("oidc.groups.%s: %q is no team: add it to teams, or correct the name", group, team))
+				problems = append(problems, fmt.Sprintf(
+					"oidc.groups.%s: %q is no team: add it to teams, or correct the name", group, team,
+				))
 			}
 			named[team] = true
 		}
 	}
 	for _, name := range c.teamNames() {
 		if keys := c.Teams[name].Keys; keys != nil && len(keys) == 0 && !named[name] && c.Front.KeysSecret == "" {
-			problems = append(problems, fmt.Sprintf("teams.%s.keys: is empty, so nobody could ask for the team: leave it out for a key, or name the team in oidc.groups, or its keys in front.keysSecret", name))
+			problems = append(problems, fmt.Sprintf(
+				"teams.%s.keys: is empty, so nobody could ask for the team: leave it out for a key, or name the team in "+
+					"oidc.groups, or its keys in front.keysSecret",
+				name,
+			))
 		}
 	}
 	served := []string{"*"}
@@ -180,7 +241,9 @@ func (c *Config) checkTeams() (problems []string) {
 	for _, name := range c.teamNames() {
 		for i, model := range c.Teams[name].Models {
 			if !slices.Contains(served, model) {
-				problems = append(problems, fmt.Sprintf("teams.%s.models[%d]: %q is in no pool: add it to a pool's models, or correct the name", name, i, model))
+				problems = append(problems, fmt.Sprintf(
+					"teams.%s.models[%d]: %q is in no pool: add it to a pool's models, or correct the name", name, i, model,
+				))
 			}
 		}
 	}
@@ -193,19 +256,38 @@ func (c *Config) checkAutoscaling() (problems []string) {
 		r := c.Pools[name].Replicas
 		switch {
 		case r.Max == 0:
-			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: is missing: with min 0, say how many pods the pool may have", name))
+			problems = append(problems, fmt.Sprintf(
+				"pools.%s.replicas.max: is missing: with min 0, say how many pods the pool may have", name,
+			))
 		case r.Min == 0 && engine != components.EngineKEDA:
-			problems = append(problems, fmt.Sprintf("pools.%s.replicas.min: 0 asks for a pool that comes and goes with its requests, but autoscaling.engine is %s: set the engine to keda, which alone can do that, or min to 1", name, engine))
-		case r.Max > r.Min && engine == "none":
-			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d is above min %d but autoscaling.engine is none: set the engine to keda or hpa, or leave max out", name, r.Max, r.Min))
+			problems = append(problems, fmt.Sprintf(
+				"pools.%s.replicas.min: 0 asks for a pool that comes and goes with its requests, but autoscaling.engine is %s: "+
+					"set the engine to keda, which alone can do that, or min to 1",
+				name, engine,
+			))
+		case r.Max > r.Min && engine == noEngine:
+			problems = append(problems, fmt.Sprintf(
+				"pools.%s.replicas.max: %d is above min %d but autoscaling.engine is none: set the engine to keda or hpa, or "+
+					"leave max out",
+				name, r.Max, r.Min,
+			))
 		}
 	}
 	switch {
-	case engine == "none" || engine == "":
-	case c.Observability.Prometheus == "none":
-		problems = append(problems, fmt.Sprintf("autoscaling.engine: %s scales by Prometheus metrics but observability.prometheus is none: set it to bundled or operator", engine))
-	case engine == components.EngineKEDA && c.Observability.Prometheus == components.PrometheusOperator && c.Observability.ServerURL == "":
-		problems = append(problems, "observability.serverURL: is missing: KEDA must know where the operator's Prometheus answers, e.g. http://prometheus-operated.monitoring.svc:9090")
+	case engine == noEngine || engine == "":
+	case c.Observability.Prometheus == noPrometheus:
+		problems = append(problems, fmt.Sprintf(
+			"autoscaling.engine: %s scales by Prometheus metrics but observability.prometheus is none: set it to bundled or "+
+				"operator",
+			engine,
+		))
+	case engine == components.EngineKEDA && c.Observability.Prometheus == components.PrometheusOperator &&
+		c.Observability.ServerURL == "":
+		problems = append(
+			problems,
+			"observability.serverURL: is missing: KEDA must know where the operator's Prometheus answers, e.g. "+
+				"http://prometheus-operated.monitoring.svc:9090",
+		)
 	}
 	return problems
 }

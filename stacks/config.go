@@ -1,4 +1,5 @@
-// Package stacks turns a stack's config into a running platform: Load reads and checks the config, Deploy wires the components.
+// Package stacks turns a stack's config into a running platform: Load reads and checks the config, Deploy wires the
+// components.
 package stacks
 
 import (
@@ -15,7 +16,8 @@ import (
 	"ollama-k8s/internal/vram"
 )
 
-// Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its unit and default.
+// Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its
+// unit and default.
 type Config struct {
 	Namespace struct {
 		Name   string
@@ -36,14 +38,16 @@ type Config struct {
 	OIDC          *components.OIDC
 	Expose        Expose
 	Observability struct {
-		Prometheus, ReleaseLabel, ServerURL string
-		RetentionDays                       int
-		Storage, StorageClass               string
-		Annotations                         map[string]string
-		DCGM, DCGMNamespace                 string
+		Prometheus              components.PrometheusMode
+		ReleaseLabel, ServerURL string
+		RetentionDays           int
+		Storage, StorageClass   string
+		Annotations             map[string]string
+		DCGM                    components.DCGMSource
+		DCGMNamespace           string
 	}
 	Autoscaling struct {
-		Engine       string
+		Engine       components.Engine
 		QuietSeconds int
 		Karpenter    *struct{ NodeClass components.NodeClass }
 		Kueue        *struct{ ClusterQueue string }
@@ -53,20 +57,28 @@ type Config struct {
 	lock *lockfile.Lock
 	// base is what each Modelfile's model is made FROM; names are normal.
 	base map[string]string
-	// stored are the models in the order in which the store must make them, those that only a Modelfile's FROM names included.
+	// stored are the models in the order in which the store must make them, those that only a Modelfile's FROM names
+	// included.
 	stored []Model
 	// plans of the pools' memory, by pool.
 	plans map[string]vram.Plan
 }
 
+// What the config may say where the stack is to have no such component.
+const (
+	noPrometheus components.PrometheusMode = "none"
+	noEngine     components.Engine         = "none"
+)
+
 // Store is the volume of the models, and where they come from.
 type Store struct {
-	Size, StorageClass, AccessMode, ExistingClaim string
-	Protect                                       bool
-	Registry                                      string
-	Insecure                                      bool
-	KeySecret, CABundle                           string
-	Proxy                                         *struct {
+	Size, StorageClass, ExistingClaim string
+	AccessMode                        components.AccessMode
+	Protect                           bool
+	Registry                          string
+	Insecure                          bool
+	KeySecret, CABundle               string
+	Proxy                             *struct {
 		URL    string
 		Direct []string
 	}
@@ -91,12 +103,13 @@ type Model struct {
 // Pool is a pool of Ollama pods.
 type Pool struct {
 	GPU struct {
-		Count                int
-		VRAMGiB              float64
-		Spare                bool
-		Vendor, MIG, Product string
+		Count        int
+		VRAMGiB      float64
+		Spare        bool
+		Vendor       components.GPUVendor
+		MIG, Product string
 	}
-	Replicas struct{ Min, Max int }
+	Replicas components.Replicas
 	// Models that the pool answers for; never empty after Load.
 	Models                                   []string
 	ContextLength, Parallel, MaxLoadedModels int
@@ -105,7 +118,7 @@ type Pool struct {
 	RuntimeClassName, PriorityClassName      string
 	NodeSelector                             map[string]string
 	Tolerations                              []components.Toleration
-	Karpenter                                *PoolKarpenter
+	Karpenter                                *components.NodeRequests
 	Queue                                    string
 }
 
@@ -114,7 +127,7 @@ type Team struct {
 	Models                                []string
 	RequestsPerMinute, ConcurrentRequests int
 	Keys                                  []int
-	Priority                              string
+	Priority                              components.Priority
 }
 
 // Front is what people may set of the front.
@@ -125,17 +138,14 @@ type Front struct {
 
 // Expose is how the front is reached from outside; at most one is set.
 type Expose struct {
-	LoadBalancer *struct {
-		Host         string
-		SourceRanges []string
-	}
-	Ingress *struct{ Host, ClassName, TLSSecret, ClusterIssuer string }
-	Gateway *struct{ Host, Name, Namespace, Listener string }
+	LoadBalancer *components.LoadBalancer
+	Ingress      *components.Ingress
+	Gateway      *components.Gateway
 }
 
-// Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read from project, the
-// folder that holds Pulumi.yaml, and models.lock.yaml beside it. The error joins every problem found, each with its key, its value and what to do; nothing is deployed
-// from a config with problems.
+// Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read
+// from project, the folder that holds Pulumi.yaml, and models.lock.yaml beside it. The error joins every problem found,
+// each with its key, its value and what to do; nothing is deployed from a config with problems.
 func Load(values map[string]string, project fs.FS) (*Config, error) {
 	document := map[string]any{}
 	for key, value := range values {
@@ -203,6 +213,7 @@ func (c *Config) derive() {
 		if pool.Replicas.Max == 0 {
 			pool.Replicas.Max = pool.Replicas.Min
 		}
+		pool.Replicas.Surge = c.surge(pool)
 		c.Pools[name] = pool
 	}
 }

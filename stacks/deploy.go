@@ -14,7 +14,8 @@ import (
 	"ollama-k8s/components"
 )
 
-// Deploy is the program: it reads the stack's config and wires the components, each with what the one before it hands out.
+// Deploy is the program: it reads the stack's config and wires the components, each with what the one before it hands
+// out.
 func Deploy(ctx *pulumi.Context) error {
 	config, err := Load(values(ctx), os.DirFS("."))
 	if err != nil {
@@ -28,46 +29,67 @@ func Deploy(ctx *pulumi.Context) error {
 		return err
 	}
 
-	nodes := &components.Nodes{}
-	if args := config.nodes(namespace); args != nil {
+	pools, nodes := config.pools(), &components.Nodes{}
+	if args := config.nodes(namespace, pools); args != nil {
 		if nodes, err = components.NewNodes(ctx, "nodes", args, inCluster); err != nil {
 			return err
 		}
 	}
-	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace, nodes), inCluster)
+	for i, pool := range pools {
+		if nodePool, made := nodes.NodePools[pool.Name]; made {
+			pools[i].NodePool = nodePool
+		}
+	}
+	store, err := components.NewModelStore(ctx, "models", config.modelStore(namespace, pools), inCluster)
 	if err != nil {
 		return err
 	}
-	// Servers and front wait for the writer, so that a model is there before anybody can ask for it. They cannot wait by using its
-	// outputs: the writer changes with each new model, and the servers must not.
+	// Servers and front wait for the writer, so that a model is there before anybody can ask for it. They cannot wait by
+	// using its outputs: the writer changes with each new model, and the servers must not.
 	afterStore := pulumi.DependsOn([]pulumi.Resource{store})
 
 	servers := map[string]*components.OllamaServer{}
-	for _, name := range config.poolNames() {
-		servers[name], err = components.NewOllamaServer(ctx, "ollama-"+name, config.ollamaServer(name, namespace, nodes, store), inCluster, afterStore)
+	for i, pool := range pools {
+		server, err := components.NewOllamaServer(
+			ctx, "ollama-"+pool.Name, config.ollamaServer(pool, namespace, nodes, store), inCluster, afterStore,
+		)
 		if err != nil {
 			return err
 		}
+		servers[pool.Name], pools[i].Host = server, server.PodsHost
 	}
-	front, err := components.NewAuthFront(ctx, "front", config.authFront(namespace, servers), inCluster, afterStore)
+	front, err := components.NewAuthFront(ctx, "front", config.authFront(namespace, pools), inCluster, afterStore)
 	if err != nil {
 		return err
 	}
-	if config.Observability.Prometheus != "none" {
-		observability, err := components.NewObservability(ctx, "observability", config.observability(namespace, front, servers), inCluster)
-		if err != nil {
+	if config.Observability.Prometheus != noPrometheus {
+		if err := config.observe(ctx, namespace, pools, servers, front, inCluster); err != nil {
 			return err
-		}
-		for _, name := range config.poolNames() {
-			if !config.scaled(name) {
-				continue
-			}
-			if _, err := components.NewAutoscaling(ctx, "autoscaling-"+name, config.autoscaling(name, namespace, servers[name], observability), inCluster); err != nil {
-				return err
-			}
 		}
 	}
 	export(ctx, config, front)
+	return nil
+}
+
+// observe makes Prometheus or its objects, and the autoscalers, which ask it.
+func (c *Config) observe(
+	ctx *pulumi.Context, namespace pulumi.StringInput, pools []components.Pool,
+	servers map[string]*components.OllamaServer, front *components.AuthFront, inCluster pulumi.ResourceOption,
+) error {
+	args := c.observability(namespace, pools, front)
+	observability, err := components.NewObservability(ctx, "observability", args, inCluster)
+	if err != nil {
+		return err
+	}
+	for _, pool := range pools {
+		if !pool.Replicas.Scaled() {
+			continue
+		}
+		args := c.autoscaling(pool, namespace, servers[pool.Name], observability)
+		if _, err := components.NewAutoscaling(ctx, "autoscaling-"+pool.Name, args, inCluster); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -80,7 +102,8 @@ func values(ctx *pulumi.Context) map[string]string {
 			found[key] = value
 		}
 	}
-	// The SDK answers for keys that one knows. The engine hands the whole config over in this variable: that is where a misspelt key shows.
+	// The SDK answers for keys that one knows. The engine hands the whole config over in this variable: that is where a
+	// misspelt key shows.
 	var all map[string]string
 	if err := json.Unmarshal([]byte(os.Getenv(pulumi.EnvConfig)), &all); err == nil {
 		for key, value := range all {
@@ -95,7 +118,8 @@ func values(ctx *pulumi.Context) map[string]string {
 // namespace makes the one namespace, through the one provider, and the option that puts everything else there.
 func (c *Config) namespace(ctx *pulumi.Context) (pulumi.StringInput, pulumi.ResourceOption, error) {
 	args := &kubernetes.ProviderArgs{
-		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and everything is replaced.
+		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and
+		// everything is replaced.
 		ClusterIdentifier:     pulumi.String(ctx.Project() + "/" + ctx.Stack()),
 		EnableServerSideApply: pulumi.Bool(true),
 		// One that says that it is immutable is replaced, any other is updated in place.

@@ -11,17 +11,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/internal/render"
 	"ollama-k8s/stacks"
 )
 
 var update = flag.Bool("update", false, "write the goldens under testdata/golden anew")
 
 // run runs the program on a config, in the project's folder.
-func run(t *testing.T, stack string, values map[string]string, preview bool) []pulumitest.Resource {
+func run(t *testing.T, stack string, values map[string]string, preview bool) []render.Resource {
 	t.Helper()
 	t.Chdir(projectFolder)
-	resources, err := pulumitest.Run(stack, values, preview, stacks.Deploy)
+	resources, err := render.Run(stacks.Project, stack, values, preview, stacks.Deploy)
 	require.NoError(t, err)
 	return resources
 }
@@ -36,14 +36,15 @@ var projectFolder = func() string {
 
 func stackFile(t *testing.T, stack string) map[string]string {
 	t.Helper()
-	values, err := stacks.ReadFile(filepath.Join(projectFolder, "Pulumi."+stack+".yaml"), pulumitest.Project)
+	values, err := stacks.ReadFile(filepath.Join(projectFolder, "Pulumi."+stack+".yaml"), stacks.Project)
 	require.NoError(t, err)
 	return values
 }
 
 var shipped = []string{"dev", "prod", "local"}
 
-// goldens are the stack files that have one: those that are shipped, and one for each way to store models and each kind of GPU.
+// goldens are the stack files that have one: those that are shipped, and one for each way to store models and each kind
+// of GPU.
 func goldens(t *testing.T) map[string]map[string]string {
 	all := map[string]map[string]string{}
 	for _, stack := range shipped {
@@ -53,7 +54,7 @@ func goldens(t *testing.T) map[string]map[string]string {
 	require.NoError(t, err)
 	require.Len(t, files, 9)
 	for _, file := range files {
-		values, err := stacks.ReadFile(file, pulumitest.Project)
+		values, err := stacks.ReadFile(file, stacks.Project)
 		require.NoError(t, err)
 		all[strings.TrimSuffix(filepath.Base(file), ".yaml")] = values
 	}
@@ -63,7 +64,7 @@ func goldens(t *testing.T) map[string]map[string]string {
 func TestStacksRenderAsTheirGoldens(t *testing.T) {
 	for stack, values := range goldens(t) {
 		t.Run(stack, func(t *testing.T) {
-			got := pulumitest.YAML(pulumitest.Objects(run(t, stack, values, false)))
+			got := render.YAML(render.Objects(run(t, stack, values, false)))
 			golden := filepath.Join(projectFolder, "stacks/testdata/golden", stack+".yaml")
 			if *update {
 				require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
@@ -88,28 +89,52 @@ func variants(t *testing.T) map[string]map[string]string {
 			all[name][key] = value
 		}
 	}
-	change("bundled Prometheus and HPA", "prod", map[string]string{"observability": `{}`, "autoscaling": `{"engine":"hpa"}`})
+	change("bundled Prometheus and HPA", "prod", map[string]string{
+		"observability": `{}`, "autoscaling": `{"engine":"hpa"}`,
+	})
 	change("bundled Prometheus and KEDA", "prod", map[string]string{"observability": `{}`})
 	change("no Prometheus", "dev", map[string]string{"observability": `{"prometheus":"none"}`})
-	change("a load balancer for some networks", "dev", map[string]string{"expose": `{"loadBalancer":{"sourceRanges":["10.0.0.0/8"]}}`})
+	change(
+		"a load balancer for some networks", "dev",
+		map[string]string{"expose": `{"loadBalancer":{"sourceRanges":["10.0.0.0/8"]}}`},
+	)
 	change("a claim that is there already", "dev", map[string]string{"store": `{"existingClaim":"existing-models"}`})
 	change("an ingress without TLS", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com"}}`})
-	change("an ingress whose certificate cert-manager makes", "dev", map[string]string{"expose": `{"ingress":{"host":"llm.example.com","tlsSecret":"llm-tls","clusterIssuer":"letsencrypt"}}`})
-	change("a gateway", "dev", map[string]string{"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`})
-	change("nodes of Karpenter beside one volume", "rwo", map[string]string{"autoscaling": `{"karpenter":{"nodeClass":{"group":"karpenter.k8s.aws","kind":"EC2NodeClass","name":"gpu"}}}`})
-	change("a queue that is there already", "per-replica", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"queue":"serving"}}`, "autoscaling": `{}`})
-	change("a Prometheus that remembers, and our own exporters of GPUs", "dev", map[string]string{"observability": `{"retentionDays":30,"storage":"20Gi","storageClass":"fast","annotations":{"grafana_folder":"LLMs"},"dcgm":"deploy"}`})
+	change("an ingress whose certificate cert-manager makes", "dev", map[string]string{
+		"expose": `{"ingress":{"host":"llm.example.com","tlsSecret":"llm-tls","clusterIssuer":"letsencrypt"}}`,
+	})
+	change("a gateway", "dev", map[string]string{
+		"expose": `{"gateway":{"host":"llm.example.com","name":"public","namespace":"gateways","listener":"https"}}`,
+	})
+	change("nodes of Karpenter beside one volume", "rwo", map[string]string{
+		"autoscaling": `{"karpenter":{"nodeClass":{"group":"karpenter.k8s.aws","kind":"EC2NodeClass","name":"gpu"}}}`,
+	})
+	change("a queue that is there already", "per-replica", map[string]string{
+		"pools": `{"chat":{"gpu":{"count":1,"vramGiB":24},"queue":"serving"}}`, "autoscaling": `{}`,
+	})
+	change("a Prometheus that remembers, and our own exporters of GPUs", "dev", map[string]string{
+		"observability": `{"retentionDays":30,"storage":"20Gi","storageClass":"fast",` +
+			`"annotations":{"grafana_folder":"LLMs"},"dcgm":"deploy"}`,
+	})
 	change("the GPU operator's exporters", "dev", map[string]string{"observability": `{"dcgm":"existing"}`})
-	change("our own exporters of GPUs for an operator's Prometheus", "dev", map[string]string{"observability": `{"prometheus":"operator","dcgm":"deploy"}`})
-	change("a pool that sleeps", "dev", map[string]string{"autoscaling": `{"engine":"keda"}`, "pools": `{"chat":{"replicas":{"min":0,"max":1}}}`})
-	change("a spare GPU", "prod", map[string]string{"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`, "models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`})
+	change(
+		"our own exporters of GPUs for an operator's Prometheus", "dev",
+		map[string]string{"observability": `{"prometheus":"operator","dcgm":"deploy"}`},
+	)
+	change("a pool that sleeps", "dev", map[string]string{
+		"autoscaling": `{"engine":"keda"}`, "pools": `{"chat":{"replicas":{"min":0,"max":1}}}`,
+	})
+	change("a spare GPU", "prod", map[string]string{
+		"pools": `{"chat":{"gpu":{"count":1,"spare":true},"replicas":{"min":2}}}`, "autoscaling": `{}`,
+		"models": `[{"name":"llama3.3:70b"},{"name":"hf.co/org/model:Q4"}]`,
+	})
 	return all
 }
 
 func TestInvariantsHoldForEveryVariant(t *testing.T) {
 	for name, values := range variants(t) {
 		t.Run(name, func(t *testing.T) {
-			assert.Empty(t, pulumitest.Violations(run(t, "test", values, false)))
+			assert.Empty(t, render.Violations(run(t, "test", values, false)))
 		})
 	}
 }
@@ -122,7 +147,7 @@ func TestPreviewRegistersWhatUpDoes(t *testing.T) {
 	}
 }
 
-func urns(resources []pulumitest.Resource) []string {
+func urns(resources []render.Resource) []string {
 	all := make([]string, len(resources))
 	for i, r := range resources {
 		all[i] = r.URN
@@ -132,15 +157,15 @@ func urns(resources []pulumitest.Resource) []string {
 
 func TestKeysStandInNoObject(t *testing.T) {
 	resources := run(t, "prod", stackFile(t, "prod"), false)
-	keys := pulumitest.Passwords(resources)
+	keys := render.Passwords(resources)
 	require.Len(t, keys, 2)
-	text := string(pulumitest.YAML(pulumitest.ObjectsWithSecrets(resources)))
+	text := string(render.YAML(render.ObjectsWithSecrets(resources)))
 	for _, key := range keys {
 		assert.NotContains(t, text, key, "a key in clear")
 	}
 	assert.Contains(t, text, "keys.map: |", "the Secret with the hashes")
-	redacted := string(pulumitest.YAML(pulumitest.Objects(resources)))
-	assert.Contains(t, redacted, "keys.map: "+pulumitest.Redacted)
+	redacted := string(render.YAML(render.Objects(resources)))
+	assert.Contains(t, redacted, "keys.map: "+render.Redacted)
 }
 
 func TestTheClaimIsProtectedInProdOnly(t *testing.T) {
@@ -167,7 +192,8 @@ func TestAnAutoscaledDeploymentKeepsItsReplicas(t *testing.T) {
 func TestAnAddedTeamChangesOnlyKeysAndFront(t *testing.T) {
 	before := rendered(run(t, "local", stackFile(t, "local"), false))
 	values := stackFile(t, "local")
-	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"},"research":{}}`
+	values["teams"] = `{"ide":{},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"},` +
+		`"research":{}}`
 	after := rendered(run(t, "local", values, false))
 	assert.ElementsMatch(t, []string{"ConfigMap/front", "Secret/front-keys", "Deployment/front"}, changed(before, after))
 }
@@ -178,27 +204,31 @@ func TestARotatedKeyChangesTheFrontOnlyAndTheFormerOneStaysUntilItIsDropped(t *t
 	values["teams"] = `{"ide":{"keys":[1,2]},"batch":{"models":["tiny"],"requestsPerMinute":6000,"priority":"background"}}`
 	during := run(t, "local", values, false)
 	assert.ElementsMatch(t, []string{"Secret/front-keys", "Deployment/front"}, changed(rendered(before), rendered(during)))
-	assert.Len(t, pulumitest.Passwords(during), 3)
-	for name, key := range pulumitest.Passwords(before) {
-		assert.Equal(t, key, pulumitest.Passwords(during)[name], "the former keys stay")
+	assert.Len(t, render.Passwords(during), 3)
+	for name, key := range render.Passwords(before) {
+		assert.Equal(t, key, render.Passwords(during)[name], "the former keys stay")
 	}
 	values["teams"] = strings.Replace(values["teams"], "[1,2]", "[2]", 1)
 	after := run(t, "local", values, false)
 	assert.ElementsMatch(t, []string{"Secret/front-keys", "Deployment/front"}, changed(rendered(during), rendered(after)))
-	assert.Len(t, pulumitest.Passwords(after), 2)
+	assert.Len(t, render.Passwords(after), 2)
 }
 
 func TestAnAddedModelMakesANewWriterAndLeavesTheServersAlone(t *testing.T) {
 	before := rendered(run(t, "local", stackFile(t, "local"), false))
 	values := stackFile(t, "local")
-	values["models"] = strings.Replace(values["models"], `{"name":"tiny-embed"}`, `{"name":"tiny-embed"},{"name":"tiny-endless"}`, 1)
+	values["models"] = strings.Replace(
+		values["models"], `{"name":"tiny-embed"}`, `{"name":"tiny-embed"},{"name":"tiny-endless"}`, 1,
+	)
 	require.NotEqual(t, stackFile(t, "local")["models"], values["models"])
 	after := rendered(run(t, "local", values, false))
-	assert.ElementsMatch(t, []string{"ConfigMap/models-writer", "Job/models-writer", "CronJob/models-writer-check"}, changed(before, after))
+	assert.ElementsMatch(t, []string{
+		"ConfigMap/models-writer", "Job/models-writer", "CronJob/models-writer-check",
+	}, changed(before, after))
 }
 
-// An update that failed late leaves its Job until one succeeds. Were the name made of what the Job does, going back to the former config would
-// meet the former Job, which waits to be deleted.
+// An update that failed late leaves its Job until one succeeds. Were the name made of what the Job does, going back to
+// the former config would meet the former Job, which waits to be deleted.
 func TestTheWritersNameIsNotMadeOfItsContent(t *testing.T) {
 	jobs := 0
 	for _, r := range run(t, "local", stackFile(t, "local"), false) {
@@ -211,10 +241,10 @@ func TestTheWritersNameIsNotMadeOfItsContent(t *testing.T) {
 }
 
 // rendered are the objects' texts by kind and Pulumi name, with references included, so that a rolled Deployment shows.
-func rendered(resources []pulumitest.Resource) map[string]string {
+func rendered(resources []render.Resource) map[string]string {
 	texts := map[string]string{}
 	for _, r := range resources {
-		for _, o := range pulumitest.ObjectsWithSecrets([]pulumitest.Resource{r}) {
+		for _, o := range render.ObjectsWithSecrets([]render.Resource{r}) {
 			texts[fmt.Sprintf("%s/%s", o.Kind(), r.Name)] = o.Text()
 		}
 	}

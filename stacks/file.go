@@ -9,21 +9,28 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ReadFile reads the config of a stack file, Pulumi.<stack>.yaml, as the engine would hand it to the program: keys without the project's
-// prefix, objects as JSON. Keys of other namespaces (pulumi:, kubernetes:) are left out.
+// Project is the project's name, the prefix of its config keys.
+const Project = "ollama-k8s"
+
+// ReadFile reads the config of a stack file, Pulumi.<stack>.yaml, as the engine would hand it to the program: keys
+// without the project's prefix, objects as JSON. Keys of other namespaces (pulumi:, kubernetes:) are left out.
 func ReadFile(path, project string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	// A map, so that the file's other keys (encryptionsalt and the like), which are the CLI's, are accepted; strict refuses a key that is set twice.
+	// A map, so that the file's other keys (encryptionsalt and the like), which are the CLI's, are accepted; strict
+	// refuses a key that is set twice.
 	stack := map[string]any{}
 	if err := yaml.UnmarshalStrict(text, &stack); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	config, ok := stack["config"].(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("%s: has no config: add the key config: with %s:models, %s:pools and %s:teams below it", path, project, project, project)
+		return nil, fmt.Errorf(
+			"%s: has no config: add the key config: with %s:models, %s:pools and %s:teams below it", path, project, project,
+			project,
+		)
 	}
 	values := map[string]string{}
 	for key, value := range config {

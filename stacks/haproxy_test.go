@@ -35,7 +35,9 @@ func TestHAProxyTakesTheConfigurationOfEveryGolden(t *testing.T) {
 			}
 			require.NotEmpty(t, data, "the golden has no front")
 			dir := t.TempDir()
-			paths := strings.NewReplacer("/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/", dir+"/", "/etc/haproxy-tls", dir, "/etc/haproxy/", dir+"/")
+			paths := strings.NewReplacer(
+				"/etc/haproxy-keys/", dir+"/", "/etc/haproxy-own-keys/", dir+"/", "/etc/haproxy-tls", dir, "/etc/haproxy/", dir+"/",
+			)
 			data["keys.map"] = "hash team\n"
 			data["tls.crt"], data["tls.key"] = testcert.New(t)
 			for name, text := range data {

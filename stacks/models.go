@@ -35,7 +35,10 @@ func (c *Config) readModelfiles(project fs.FS) (problems []string) {
 		}
 		text, err := fs.ReadFile(project, strings.TrimPrefix(m.Modelfile, "./"))
 		if err != nil {
-			problems = append(problems, fmt.Sprintf("models[%d].modelfile: %q cannot be read (%v): give the path of a file below the project's folder", i, m.Modelfile, err))
+			problems = append(problems, fmt.Sprintf(
+				"models[%d].modelfile: %q cannot be read (%v): give the path of a file below the project's folder", i, m.Modelfile,
+				err,
+			))
 			continue
 		}
 		m.Text = string(text)
@@ -48,7 +51,8 @@ func (c *Config) readModelfiles(project fs.FS) (problems []string) {
 	return problems
 }
 
-// resolve orders the models so that what a Modelfile is made from comes before it, and adds a FROM that only the lock knows.
+// resolve orders the models so that what a Modelfile is made from comes before it, and adds a FROM that only the lock
+// knows.
 func (c *Config) resolve() (problems []string) {
 	byName := map[string]*Model{}
 	for i := range c.Models {
@@ -76,7 +80,9 @@ func (c *Config) resolve() (problems []string) {
 				byName[from] = pulled
 				visit(pulled, nil)
 			default:
-				problems = append(problems, at+" is neither in models nor in "+lockfile.Name+": add it to models, or correct the name")
+				problems = append(
+					problems, at+" is neither in models nor in "+lockfile.Name+": add it to models, or correct the name",
+				)
 			}
 			c.base[name] = from
 		}
@@ -110,7 +116,8 @@ func (c *Config) numPredict(name string) int {
 	return 0
 }
 
-// origin is the pulled model whose weights a model has, and the context that the nearest Modelfile on the way fixes, with its place; 0 for none.
+// origin is the pulled model whose weights a model has, and the context that the nearest Modelfile on the way fixes,
+// with its place; 0 for none.
 func (c *Config) origin(name string) (root Model, numCtx int, place string) {
 	byName := map[string]Model{}
 	for _, m := range c.stored {

@@ -10,12 +10,6 @@ import (
 	"ollama-k8s/components"
 )
 
-// PoolKarpenter is what people may set of a pool's NodePool.
-type PoolKarpenter struct {
-	Requirements []components.NodeRequirement
-	Limits       map[string]int
-}
-
 // onKarpenter tells whether Karpenter makes the pool's nodes: it knows whole GPUs.
 func (c *Config) onKarpenter(name string) bool {
 	gpu := c.Pools[name].GPU
@@ -23,57 +17,31 @@ func (c *Config) onKarpenter(name string) bool {
 }
 
 // nodes is nil where there is nothing to make.
-func (c *Config) nodes(namespace pulumi.StringInput) *components.NodesArgs {
-	args := &components.NodesArgs{Namespace: namespace}
+func (c *Config) nodes(namespace pulumi.StringInput, pools []components.Pool) *components.NodesArgs {
+	args := &components.NodesArgs{Namespace: namespace, Pools: pools}
 	if karpenter := c.Autoscaling.Karpenter; karpenter != nil {
 		args.NodeClass = karpenter.NodeClass
 	}
-	for _, name := range c.poolNames() {
-		if c.onKarpenter(name) {
-			args.NodePools = append(args.NodePools, c.nodePool(name))
-		}
-		if queue := c.Pools[name].Queue; queue != "" && c.Autoscaling.Kueue != nil && !slices.Contains(args.Queues, queue) {
-			args.ClusterQueue = c.Autoscaling.Kueue.ClusterQueue
-			args.Queues = append(args.Queues, queue)
-		}
+	if kueue := c.Autoscaling.Kueue; kueue != nil {
+		args.ClusterQueue = kueue.ClusterQueue
 	}
-	if len(args.NodePools) == 0 && len(args.Queues) == 0 {
+	if !slices.ContainsFunc(pools, func(pool components.Pool) bool {
+		return pool.Karpenter != nil || args.ClusterQueue != "" && pool.Queue != ""
+	}) {
 		return nil
 	}
 	return args
 }
 
-func (c *Config) nodePool(name string) components.NodePool {
-	pool := c.Pools[name]
-	nodePool := components.NodePool{Pool: name, Placement: c.placement(name), MaxPods: pool.Replicas.Max}
-	if pool.GPU.Spare {
-		nodePool.MaxPods++
-	}
-	if pool.Karpenter != nil {
-		nodePool.Requirements, nodePool.Limits = pool.Karpenter.Requirements, pool.Karpenter.Limits
-	}
-	return nodePool
-}
-
-// placementOn is the pool's placement, on its own nodes where it has such.
-func (c *Config) placementOn(name string, nodes *components.Nodes) components.Placement {
-	placement := c.placement(name)
-	if nodePool, made := nodes.NodePools[name]; made {
-		placement.NodePool = nodePool
-	}
-	return placement
-}
-
 // queue is nil for a pool that waits in none.
-func (c *Config) queue(name string, nodes *components.Nodes) pulumi.StringInput {
-	queue := c.Pools[name].Queue
-	if made, ok := nodes.Queues[queue]; ok {
+func queue(pool components.Pool, nodes *components.Nodes) pulumi.StringInput {
+	if made, ok := nodes.Queues[pool.Queue]; ok {
 		return made
 	}
-	if queue == "" {
+	if pool.Queue == "" {
 		return nil
 	}
-	return pulumi.String(queue)
+	return pulumi.String(pool.Queue)
 }
 
 // checkNodes finds what neither Karpenter nor Kueue could do.
@@ -85,14 +53,26 @@ func (c *Config) checkNodes() (problems []string) {
 		wanted = wanted || pool.Karpenter != nil || c.onKarpenter(name)
 		problems = append(problems, c.checkKarpenter(name)...)
 		if pool.Queue != "" && c.Store.PerReplica && pool.Replicas.Max > max(pool.Replicas.Min, 1) {
-			problems = append(problems, fmt.Sprintf("pools.%s.queue: %q lets no StatefulSet grow, which store.perReplica makes the pool: leave queue out, or replicas.max", name, pool.Queue))
+			problems = append(problems, fmt.Sprintf(
+				"pools.%s.queue: %q lets no StatefulSet grow, which store.perReplica makes the pool: leave queue out, or "+
+					"replicas.max",
+				name, pool.Queue,
+			))
 		}
 	}
 	if kueue := c.Autoscaling.Kueue; kueue != nil && !queued {
-		problems = append(problems, fmt.Sprintf("autoscaling.kueue.clusterQueue: %q is for the queues that pools name, and none names one: set queue of a pool, or leave kueue out", kueue.ClusterQueue))
+		problems = append(problems, fmt.Sprintf(
+			"autoscaling.kueue.clusterQueue: %q is for the queues that pools name, and none names one: set queue of a pool, "+
+				"or leave kueue out",
+			kueue.ClusterQueue,
+		))
 	}
 	if c.Autoscaling.Karpenter != nil && !wanted {
-		problems = append(problems, "autoscaling.karpenter: makes nodes for pools with whole GPUs, and there is none: set gpu.count of a pool (without gpu.mig), or leave karpenter out")
+		problems = append(
+			problems,
+			"autoscaling.karpenter: makes nodes for pools with whole GPUs, and there is none: set gpu.count of a pool "+
+				"(without gpu.mig), or leave karpenter out",
+		)
 	}
 	return problems
 }
@@ -100,43 +80,72 @@ func (c *Config) checkNodes() (problems []string) {
 func (c *Config) checkKarpenter(name string) (problems []string) {
 	pool, key := c.Pools[name], "pools."+name
 	if !c.onKarpenter(name) {
-		switch {
-		case pool.Karpenter == nil:
-		case c.Autoscaling.Karpenter == nil:
-			problems = append(problems, key+".karpenter: is set but autoscaling.karpenter is not, so no NodePool is made: set autoscaling.karpenter.nodeClass, or leave it out")
-		case pool.GPU.MIG != "":
-			problems = append(problems, fmt.Sprintf("%s.karpenter: is set but gpu.mig is %s, and Karpenter knows whole GPUs only: leave it out, or gpu.mig", key, pool.GPU.MIG))
-		default:
-			problems = append(problems, key+".karpenter: is set but gpu.count is 0, and NodePools are made for GPUs only: leave it out, or set gpu.count")
-		}
-		return problems
+		return c.checkNoKarpenter(name)
 	}
 	class := c.Autoscaling.Karpenter.NodeClass
 	if nodePool := c.Namespace.Name + "-" + name; len(nodePool) > 63 {
-		problems = append(problems, fmt.Sprintf("namespace.name: %q makes the NodePool's name %s of %d characters, and nodes can be labelled with 63: shorten it, or the pool's name", c.Namespace.Name, nodePool, len(nodePool)))
+		problems = append(problems, fmt.Sprintf(
+			"namespace.name: %q makes the NodePool's name %s of %d characters, and nodes can be labelled with 63: shorten "+
+				"it, or the pool's name",
+			c.Namespace.Name, nodePool, len(nodePool),
+		))
 	}
 	for _, label := range sortedKeys(pool.NodeSelector) {
 		problems = append(problems, karpentersOwn(key+".nodeSelector", label)...)
 	}
-	nodePool := c.nodePool(name)
-	for i, r := range nodePool.Requirements {
+	asked := c.pool(name)
+	for i, r := range asked.Karpenter.Requirements {
 		at := fmt.Sprintf("%s.karpenter.requirements[%d]", key, i)
 		problems = append(problems, karpentersOwn(at+".key", r.Key)...)
 		if want := wrongValues(r); want != "" {
-			problems = append(problems, fmt.Sprintf("%s.values: %s is not what operator %s takes: give it %s", at, encode(r.Values), r.Operator, want))
+			problems = append(problems, fmt.Sprintf(
+				"%s.values: %s is not what operator %s takes: give it %s", at, encode(r.Values), r.Operator, want,
+			))
 		}
 	}
-	if class.Group != "" && !nodePool.Decided(class) {
+	if class.Group != "" && !asked.Decided(class) {
 		gpus := "the pool's GPUs"
 		if pool.GPU.Product != "" {
 			gpus = pool.GPU.Product // no instance is labelled with it before it runs
 		}
-		problems = append(problems, fmt.Sprintf("%s.karpenter.requirements: name no instances, and Karpenter cannot tell which have %s: add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label %s/…", key, gpus, class.Group))
+		problems = append(problems, fmt.Sprintf(
+			"%s.karpenter.requirements: name no instances, and Karpenter cannot tell which have %s: add {key: "+
+				"node.kubernetes.io/instance-type, operator: In, values: […]}, or a label %s/…",
+			key, gpus, class.Group,
+		))
 	}
-	for _, resource := range sortedKeys(nodePool.Limits) {
-		if limit := nodePool.Limits[resource]; resource == nodePool.Placement.GPU.Resource() && limit < pool.GPU.Count {
-			problems = append(problems, fmt.Sprintf("%s.karpenter.limits: %s %d is below gpu.count %d, so no pod could start: raise it", key, resource, limit, pool.GPU.Count))
+	for _, resource := range sortedKeys(asked.Karpenter.Limits) {
+		if limit := asked.Karpenter.Limits[resource]; resource == asked.GPU.Resource() && limit < pool.GPU.Count {
+			problems = append(problems, fmt.Sprintf(
+				"%s.karpenter.limits: %s %d is below gpu.count %d, so no pod could start: raise it", key, resource, limit,
+				pool.GPU.Count,
+			))
 		}
+	}
+	return problems
+}
+
+// checkNoKarpenter finds settings of a NodePool on a pool that gets none.
+func (c *Config) checkNoKarpenter(name string) (problems []string) {
+	pool, key := c.Pools[name], "pools."+name
+	switch {
+	case pool.Karpenter == nil:
+	case c.Autoscaling.Karpenter == nil:
+		problems = append(
+			problems,
+			key+".karpenter: is set but autoscaling.karpenter is not, so no NodePool is made: set "+
+				"autoscaling.karpenter.nodeClass, or leave it out",
+		)
+	case pool.GPU.MIG != "":
+		problems = append(problems, fmt.Sprintf(
+			"%s.karpenter: is set but gpu.mig is %s, and Karpenter knows whole GPUs only: leave it out, or gpu.mig", key,
+			pool.GPU.MIG,
+		))
+	default:
+		problems = append(
+			problems,
+			key+".karpenter: is set but gpu.count is 0, and NodePools are made for GPUs only: leave it out, or set gpu.count",
+		)
 	}
 	return problems
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"ollama-k8s/internal/pulumitest"
+	"ollama-k8s/internal/render"
 	"ollama-k8s/stacks"
 )
 
@@ -19,30 +19,71 @@ const (
 
 func TestWhatNeitherKarpenterNorKueueCanDoIsRefused(t *testing.T) {
 	requirement := func(text string) map[string]string {
-		return map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1},"karpenter":{"requirements":[` + text + `]}}}`}
+		return map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1},"karpenter":{"requirements":[` + text + `]}}}`,
+		}
 	}
 	for name, test := range map[string]struct {
 		change map[string]string
 		want   string
 	}{
-		"a NodePool for a CPU pool":             {map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"karpenter":{"limits":{"cpu":8}}}}`}, `pools.chat.karpenter: is set but gpu.count is 0`},
-		"a NodePool for a slice":                {map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1,"mig":"3g.40gb"},"karpenter":{"limits":{"cpu":8}}}}`}, `pools.chat.karpenter: is set but gpu.mig is 3g.40gb`},
-		"a NodePool without a node class":       {map[string]string{"pools": `{"chat":{"gpu":{"count":1},"karpenter":{"limits":{"cpu":8}}}}`}, `pools.chat.karpenter: is set but autoscaling.karpenter is not`},
-		"Karpenter without a GPU":               {map[string]string{"autoscaling": onAWS}, `autoscaling.karpenter: makes nodes for pools with whole GPUs, and there is none`},
-		"a node class by halves":                {map[string]string{"autoscaling": `{"karpenter":{"nodeClass":{"kind":"EC2NodeClass","name":"gpu"}}}`, "pools": `{"chat":{"gpu":{"count":1}}}`}, `autoscaling.karpenter.nodeClass.group: is missing`},
-		"GPUs that Azure has no label for":      {map[string]string{"autoscaling": onAzure, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":79.6}}}`}, `pools.chat.karpenter.requirements: name no instances, and Karpenter cannot tell which have the pool's GPUs: add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label karpenter.azure.com/…`},
-		"a product that AWS has no label for":   {map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1,"product":"NVIDIA-L4"}}}`}, `Karpenter cannot tell which have NVIDIA-L4`},
-		"a label that Karpenter decides":        {requirement(`{"key":"karpenter.sh/nodepool","operator":"In","values":["a"]}`), `pools.chat.karpenter.requirements[0].key: karpenter.sh/nodepool is decided when the node is made`},
-		"a selector that Karpenter decides":     {map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1},"nodeSelector":{"kubernetes.io/hostname":"a"}}}`}, `pools.chat.nodeSelector: kubernetes.io/hostname is decided when the node is made`},
-		"an operator that Karpenter has not":    {requirement(`{"key":"a","operator":"Equal","values":["a"]}`), `pools.chat.karpenter.requirements[0].operator: "Equal" is not one of`},
-		"In nothing":                            {requirement(`{"key":"a","operator":"In","values":[]}`), `pools.chat.karpenter.requirements[0].values: [] is not what operator In takes: give it at least one value`},
-		"Exists with a value":                   {requirement(`{"key":"a","operator":"Exists","values":["b"]}`), `pools.chat.karpenter.requirements[0].values: ["b"] is not what operator Exists takes: give it none`},
-		"Gt of no number":                       {requirement(`{"key":"a","operator":"Gt","values":["4x"]}`), `values: ["4x"] is not what operator Gt takes: give it one whole number`},
-		"a limit below one pod":                 {map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":2},"karpenter":{"limits":{"nvidia.com/gpu":1}}}}`}, `pools.chat.karpenter.limits: nvidia.com/gpu 1 is below gpu.count 2`},
-		"a name that no node can be told by":    {map[string]string{"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1}}}`, "namespace": `{"name":"` + strings.Repeat("n", 60) + `"}`}, `of 65 characters`},
-		"a quota that no pool uses":             {map[string]string{"autoscaling": `{"kueue":{"clusterQueue":"gpus"}}`}, `autoscaling.kueue.clusterQueue: "gpus" is for the queues that pools name, and none names one`},
-		"a queue for a StatefulSet that scales": {map[string]string{"store": `{"perReplica":true}`, "autoscaling": `{"engine":"hpa"}`, "pools": `{"chat":{"queue":"serving","replicas":{"max":2}}}`}, `pools.chat.queue: "serving" lets no StatefulSet grow`},
-		"a queue's name that no object can get": {map[string]string{"pools": `{"chat":{"queue":"Serving"}}`}, `pools.chat.queue: "Serving" is not allowed`},
+		"a NodePool for a CPU pool": {map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"karpenter":{"limits":{"cpu":8}}}}`,
+		}, `pools.chat.karpenter: is set but gpu.count is 0`},
+		"a NodePool for a slice": {map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1,"mig":"3g.40gb"},"karpenter":{"limits":{"cpu":8}}}}`,
+		}, `pools.chat.karpenter: is set but gpu.mig is 3g.40gb`},
+		"a NodePool without a node class": {map[string]string{
+			"pools": `{"chat":{"gpu":{"count":1},"karpenter":{"limits":{"cpu":8}}}}`,
+		}, `pools.chat.karpenter: is set but autoscaling.karpenter is not`},
+		"Karpenter without a GPU": {map[string]string{"autoscaling": onAWS}, `autoscaling.karpenter: makes ` +
+			`nodes for pools with whole GPUs, and there is none`},
+		"a node class by halves": {map[string]string{
+			"autoscaling": `{"karpenter":{"nodeClass":{"kind":"EC2NodeClass","name":"gpu"}}}`,
+			"pools":       `{"chat":{"gpu":{"count":1}}}`,
+		}, `autoscaling.karpenter.nodeClass.group: is missing`},
+		"GPUs that Azure has no label for": {map[string]string{
+			"autoscaling": onAzure, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":79.6}}}`,
+		}, `pools.chat.karpenter.requirements: name no instances, and Karpenter cannot tell which have the pool's GPUs: ` +
+			`add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label karpenter.azure.com/…`},
+		"a product that AWS has no label for": {map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1,"product":"NVIDIA-L4"}}}`,
+		}, `Karpenter cannot tell which have NVIDIA-L4`},
+		"a label that Karpenter decides": {requirement(
+			`{"key":"karpenter.sh/nodepool","operator":"In","values":["a"]}`,
+		), `pools.chat.karpenter.requirements[0].key: karpenter.sh/nodepool is decided when the node is made`},
+		"a selector that Karpenter decides": {map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1},"nodeSelector":{"kubernetes.io/hostname":"a"}}}`,
+		}, `pools.chat.nodeSelector: kubernetes.io/hostname is decided when the node is made`},
+		"an operator that Karpenter has not": {requirement(
+			`{"key":"a","operator":"Equal","values":["a"]}`,
+		), `pools.chat.karpenter.requirements[0].operator: "Equal" is not one of`},
+		"In nothing": {requirement(
+			`{"key":"a","operator":"In","values":[]}`,
+		), `pools.chat.karpenter.requirements[0].values: [] is not what operator In takes: give it at least one value`},
+		"Exists with a value": {requirement(
+			`{"key":"a","operator":"Exists","values":["b"]}`,
+		), `pools.chat.karpenter.requirements[0].values: ["b"] is not what operator Exists takes: give it none`},
+		"Gt of no number": {requirement(
+			`{"key":"a","operator":"Gt","values":["4x"]}`,
+		), `values: ["4x"] is not what operator Gt takes: give it one whole number`},
+		"a limit below one pod": {map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":2},"karpenter":{"limits":{"nvidia.com/gpu":1}}}}`,
+		}, `pools.chat.karpenter.limits: nvidia.com/gpu 1 is below gpu.count 2`},
+		"a name that no node can be told by": {map[string]string{
+			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1}}}`,
+			"namespace": `{"name":"` + strings.Repeat("n", 60) + `"}`,
+		}, `of 65 characters`},
+		"a quota that no pool uses": {map[string]string{
+			"autoscaling": `{"kueue":{"clusterQueue":"gpus"}}`,
+		}, `autoscaling.kueue.clusterQueue: "gpus" is for the queues that pools name, and none names one`},
+		"a queue for a StatefulSet that scales": {map[string]string{
+			"store": `{"perReplica":true}`, "autoscaling": `{"engine":"hpa"}`,
+			"pools": `{"chat":{"queue":"serving","replicas":{"max":2}}}`,
+		}, `pools.chat.queue: "serving" lets no StatefulSet grow`},
+		"a queue's name that no object can get": {
+			map[string]string{"pools": `{"chat":{"queue":"Serving"}}`}, `pools.chat.queue: "Serving" is not allowed`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			values := minimal()
@@ -52,7 +93,9 @@ func TestWhatNeitherKarpenterNorKueueCanDoIsRefused(t *testing.T) {
 			_, err := stacks.Load(values, project)
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), test.want)
-			assert.Contains(t, err.Error(), "the stack config has 1 problem, nothing was changed", "one mistake must read as one problem")
+			assert.Contains(
+				t, err.Error(), "the stack config has 1 problem, nothing was changed", "one mistake must read as one problem",
+			)
 		})
 	}
 }
@@ -60,15 +103,17 @@ func TestWhatNeitherKarpenterNorKueueCanDoIsRefused(t *testing.T) {
 func TestARequirementsFormsAreAccepted(t *testing.T) {
 	values := minimal()
 	values["autoscaling"] = onAWS
-	values["pools"] = `{"chat":{"gpu":{"count":1},"karpenter":{"requirements":[{"key":"a","operator":"Exists"},{"key":"b","operator":"DoesNotExist"},{"key":"c","operator":"Lte","values":["4"]},{"key":"d","operator":"NotIn","values":["4x"]}]}}}`
+	values["pools"] = `{"chat":{"gpu":{"count":1},"karpenter":{"requirements":[{"key":"a","operator":"Exists"},` +
+		`{"key":"b","operator":"DoesNotExist"},{"key":"c","operator":"Lte","values":["4"]},{"key":"d","operator":"NotIn",` +
+		`"values":["4x"]}]}}}`
 	_, err := stacks.Load(values, project)
 	assert.NoError(t, err)
 }
 
 // object is the one of a kind and name.
-func object(t *testing.T, resources []pulumitest.Resource, kind, name string) pulumitest.Object {
+func object(t *testing.T, resources []render.Resource, kind, name string) render.Object {
 	t.Helper()
-	for _, o := range pulumitest.Objects(resources) {
+	for _, o := range render.Objects(resources) {
 		if o.Kind() == kind && o.Name() == name {
 			return o
 		}
@@ -77,8 +122,8 @@ func object(t *testing.T, resources []pulumitest.Resource, kind, name string) pu
 	return nil
 }
 
-func count(resources []pulumitest.Resource, kind string) (n int) {
-	for _, o := range pulumitest.Objects(resources) {
+func count(resources []render.Resource, kind string) (n int) {
+	for _, o := range render.Objects(resources) {
 		if o.Kind() == kind {
 			n++
 		}
@@ -95,7 +140,8 @@ func TestANodePoolMayHaveAsManyGPUsAsItsPodsTake(t *testing.T) {
 	} {
 		t.Run(pool, func(t *testing.T) {
 			values := stackFile(t, "dev")
-			values["store"], values["autoscaling"], values["pools"] = `{"accessMode":"ReadWriteMany"}`, onAWS, `{"chat":`+pool+`}`
+			values["store"], values["autoscaling"] = `{"accessMode":"ReadWriteMany"}`, onAWS
+			values["pools"] = `{"chat":` + pool + `}`
 			text := object(t, run(t, "dev", values, false), "NodePool", "ollama-chat").Text()
 			assert.Contains(t, text, fmt.Sprintf("nvidia.com/gpu: %d\n", limit))
 		})
@@ -103,7 +149,7 @@ func TestANodePoolMayHaveAsManyGPUsAsItsPodsTake(t *testing.T) {
 }
 
 func TestOnlyPoolsWithWholeGPUsGetANodePool(t *testing.T) {
-	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", pulumitest.Project)
+	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", stacks.Project)
 	require.NoError(t, err)
 	resources := run(t, "nodes", values, false)
 	assert.Equal(t, 2, count(resources, "NodePool"))
@@ -115,7 +161,7 @@ func TestOnlyPoolsWithWholeGPUsGetANodePool(t *testing.T) {
 
 func TestTheWriterOfOneVolumeRunsOnItsPoolsNodes(t *testing.T) {
 	text := ""
-	for _, o := range pulumitest.Objects(run(t, "test", variants(t)["nodes of Karpenter beside one volume"], false)) {
+	for _, o := range render.Objects(run(t, "test", variants(t)["nodes of Karpenter beside one volume"], false)) {
 		if o.Kind() == "Job" {
 			text = o.Text()
 		}
@@ -124,7 +170,7 @@ func TestTheWriterOfOneVolumeRunsOnItsPoolsNodes(t *testing.T) {
 }
 
 func TestAQueueStandsOnTheWorkloadAndIsMadeOnceWhereAClusterQueueIsNamed(t *testing.T) {
-	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", pulumitest.Project)
+	values, err := stacks.ReadFile("testdata/stacks/nodes.yaml", stacks.Project)
 	require.NoError(t, err)
 	resources := run(t, "nodes", values, false)
 	assert.Equal(t, 1, count(resources, "LocalQueue"), "of two pools")
@@ -132,5 +178,7 @@ func TestAQueueStandsOnTheWorkloadAndIsMadeOnceWhereAClusterQueueIsNamed(t *test
 	values = variants(t)["a queue that is there already"]
 	resources = run(t, "nodes", values, false)
 	assert.Zero(t, count(resources, "LocalQueue"))
-	assert.Equal(t, 1, strings.Count(object(t, resources, "StatefulSet", "ollama-chat").Text(), "kueue.x-k8s.io/queue-name: serving\n"), "Kueue reads it there, and hands it on to the pods by itself")
+	assert.Equal(t, 1, strings.Count(
+		object(t, resources, "StatefulSet", "ollama-chat").Text(), "kueue.x-k8s.io/queue-name: serving\n",
+	), "Kueue reads it there, and hands it on to the pods by itself")
 }

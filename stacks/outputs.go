@@ -31,11 +31,14 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 	forward, base := "", front.Endpoint
 	if config.Expose == (Expose{}) {
 		// From outside the cluster the only way in is a tunnel.
-		forward = fmt.Sprintf("kubectl -n %s port-forward service/front 8080:%d & sleep 2; ", config.Namespace.Name, front.ServicePort)
+		forward = fmt.Sprintf(
+			"kubectl -n %s port-forward service/front 8080:%d & sleep 2; ", config.Namespace.Name, front.ServicePort,
+		)
 		base = pulumi.String(front.Scheme + "localhost:8080").ToStringOutput()
 	}
 	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "Hello"}]}`, model)
-	ctx.Export("curl", pulumi.Sprintf("%scurl -s %s/v1/chat/completions -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '%s'",
+	ctx.Export("curl", pulumi.Sprintf("%scurl -s %s/v1/chat/completions -H 'Authorization: Bearer %s' -H "+
+		"'Content-Type: application/json' -d '%s'",
 		forward, base, key, body))
 }
 

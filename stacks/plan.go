@@ -8,7 +8,6 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"ollama-k8s/components"
 	"ollama-k8s/internal/modelref"
 	"ollama-k8s/internal/vram"
 )
@@ -26,7 +25,9 @@ func (c *Config) plan() (problems []string) {
 		for _, model := range asked.Models {
 			_, numCtx, place := c.origin(model.Name)
 			if fixed := c.Pools[name].ContextLength; fixed > 0 && numCtx > fixed {
-				problems = append(problems, fmt.Sprintf("%s: num_ctx %d is above %s.contextLength %d: lower it, or raise contextLength", place, numCtx, key, fixed))
+				problems = append(problems, fmt.Sprintf(
+					"%s: num_ctx %d is above %s.contextLength %d: lower it, or raise contextLength", place, numCtx, key, fixed,
+				))
 			}
 		}
 		plan, wrong := vram.Make(asked)
@@ -42,7 +43,9 @@ func (c *Config) plan() (problems []string) {
 func (c *Config) vramPool(name string) vram.Pool {
 	pool := c.Pools[name]
 	asked := vram.Pool{
-		Settings:  vram.Settings{Context: pool.ContextLength, Parallel: pool.Parallel, CacheType: pool.KVCacheType, GPUs: pool.GPU.Count},
+		Settings: vram.Settings{
+			Context: pool.ContextLength, Parallel: pool.Parallel, CacheType: pool.KVCacheType, GPUs: pool.GPU.Count,
+		},
 		GiB:       pool.vramGiB(),
 		MaxLoaded: pool.MaxLoadedModels,
 	}
@@ -54,8 +57,10 @@ func (c *Config) vramPool(name string) vram.Pool {
 		m := vram.Model{Name: model, NumCtx: numCtx, Weights: modelref.Normal(root.Name), GiB: c.statedGiB(model)}
 		if figures := root.locked; figures.Bytes > 0 {
 			m.Shape = &vram.Shape{
-				Architecture: figures.Architecture, Bytes: figures.Bytes, KVPerToken: figures.KVPerToken, KVPerWindowToken: figures.KVPerWindowToken, Window: figures.Window,
-				Graph: figures.Graph, Layers: figures.Layers, Heads: figures.Heads, KVHeads: figures.KVHeads, Embedding: figures.Embedding, Context: figures.Context,
+				Architecture: figures.Architecture, Bytes: figures.Bytes, KVPerToken: figures.KVPerToken,
+				KVPerWindowToken: figures.KVPerWindowToken, Window: figures.Window,
+				Graph: figures.Graph, Layers: figures.Layers, Heads: figures.Heads, KVHeads: figures.KVHeads,
+				Embedding: figures.Embedding, Context: figures.Context,
 				EmbeddingOnly: !slices.Contains(figures.Capabilities, "completion"),
 			}
 		}
@@ -74,7 +79,8 @@ func (c *Config) statedGiB(name string) float64 {
 	return 0
 }
 
-// vramGiB is what the config states, else what a MIG slice has: about 5 % less than its name says, an A100's 1g.10gb has 9,728 MiB.
+// vramGiB is what the config states, else what a MIG slice has: about 5 % less than its name says, an A100's 1g.10gb
+// has 9,728 MiB.
 func (p Pool) vramGiB() float64 {
 	if p.GPU.VRAMGiB > 0 || p.GPU.MIG == "" {
 		return p.GPU.VRAMGiB
@@ -109,70 +115,6 @@ func (c *Config) memory(name string) string {
 		return defaultMemory
 	}
 	return fmt.Sprintf("%dGi", plan.HostGiB())
-}
-
-// slots is the most requests that a pod of the pool answers at a time for one of its models.
-func (c *Config) slots(name string) int {
-	slots := 1
-	for _, model := range c.Pools[name].Models {
-		slots = max(slots, c.plans[name].Slots(model))
-	}
-	return slots
-}
-
-// modelSlots are those of the models that have fewer.
-func (c *Config) modelSlots(name string) map[string]int {
-	fewer := map[string]int{}
-	for _, model := range c.Pools[name].Models {
-		if slots := c.plans[name].Slots(model); slots < c.slots(name) {
-			fewer[model] = slots
-		}
-	}
-	return fewer
-}
-
-// runners name, for each model that is not the first of its weights in the pool, that first one: Ollama loads them once.
-func (c *Config) runners(name string) map[string]string {
-	first, shared := map[string]string{}, map[string]string{}
-	for _, model := range c.Pools[name].Models {
-		root, _, _ := c.origin(model)
-		weights := modelref.Normal(root.Name)
-		if other, loaded := first[weights]; loaded {
-			shared[model] = other
-		} else {
-			first[weights] = model
-		}
-	}
-	return shared
-}
-
-// contexts of the pool's models: what the plan says, else the pool's.
-func (c *Config) contexts(name string) map[string]int {
-	contexts := map[string]int{}
-	for _, model := range c.Pools[name].Models {
-		contexts[model] = c.plans[name].Context
-	}
-	for _, l := range c.plans[name].Loads {
-		contexts[l.Model.Name] = l.Context
-	}
-	return contexts
-}
-
-// outputTokens limit the answers of the pool's models: by the pool's maxOutputTokens, else by the context, which no answer exceeds. A Modelfile's
-// own num_predict holds for requests that name no limit.
-func (c *Config) outputTokens(name string) map[string]components.OutputTokens {
-	limits := map[string]components.OutputTokens{}
-	for model, context := range c.contexts(name) {
-		limit := components.OutputTokens{Most: context}
-		if most := c.Pools[name].MaxOutputTokens; most > 0 && (context == 0 || most < context) {
-			limit.Most = most
-		}
-		if own := c.numPredict(model); own > 0 && (limit.Most == 0 || own < limit.Most) {
-			limit.Silent = own
-		}
-		limits[model] = limit
-	}
-	return limits
 }
 
 // Plan of one pool's memory.

@@ -23,7 +23,9 @@ import (
 func shippedLock(t *testing.T) fstest.MapFS {
 	text, err := os.ReadFile("../models.lock.yaml")
 	require.NoError(t, err)
-	folder := fstest.MapFS{lockfile.Name: {Data: text}, "modelfiles/child": {Data: []byte("FROM llama3:8b\nPARAMETER num_ctx 4096\n")}}
+	folder := fstest.MapFS{lockfile.Name: {Data: text}, "modelfiles/child": {Data: []byte(
+		"FROM llama3:8b\nPARAMETER num_ctx 4096\n",
+	)}}
 	for name, file := range project {
 		folder[name] = file
 	}
@@ -43,16 +45,24 @@ func TestThePlannedMemoryIsWithinTenPercentOfWhatIsKnown(t *testing.T) {
 		context, parallel int
 		gib               float64
 	}{
-		{"llama3:8b", 8192, 4, 9.8}, {"llama3.3:70b", 8192, 4, 51}, {"qwen2.5-coder:32b", 8192, 4, 28}, {"gpt-oss:20b", 8192, 4, 15.8},
+		{"llama3:8b", 8192, 4, 9.8}, {"llama3.3:70b", 8192, 4, 51}, {"qwen2.5-coder:32b", 8192, 4, 28},
+		{"gpt-oss:20b", 8192, 4, 15.8},
 		{"qwen2.5-coder:32b", 16384, 2, 28.43 * gb}, {"qwen2.5-coder:32b", 32768, 4, 54.24 * gb},
 	} {
-		config, err := stacks.Load(one(fmt.Sprintf(`[{"name":%q}]`, test.model), fmt.Sprintf(`"vramGiB":141},"contextLength":%d,"parallel":%d`, test.context, test.parallel)), shippedLock(t))
+		config, err := stacks.Load(one(fmt.Sprintf(`[{"name":%q}]`, test.model), fmt.Sprintf(
+			`"vramGiB":141},"contextLength":%d,"parallel":%d`, test.context, test.parallel,
+		)), shippedLock(t))
 		require.NoError(t, err)
 		planned := float64(config.Plan("chat").Loads[0].Uses()) / vram.GiB
-		t.Logf("%-18s %5d x %d: planned %5.2f GiB, known %5.2f GiB, %+.1f %%", test.model, test.context, test.parallel, planned, test.gib, 100*(planned/test.gib-1))
+		t.Logf(
+			"%-18s %5d x %d: planned %5.2f GiB, known %5.2f GiB, %+.1f %%", test.model, test.context, test.parallel, planned,
+			test.gib, 100*(planned/test.gib-1),
+		)
 		assert.InEpsilon(t, test.gib, planned, 0.1, test.model)
 	}
-	config, err := stacks.Load(one(`[{"name":"nomic-embed-text"}]`, `"vramGiB":8},"contextLength":8192,"parallel":4`), shippedLock(t))
+	config, err := stacks.Load(one(
+		`[{"name":"nomic-embed-text"}]`, `"vramGiB":8},"contextLength":8192,"parallel":4`,
+	), shippedLock(t))
 	require.NoError(t, err)
 	load := config.Plan("chat").Loads[0]
 	t.Logf("nomic-embed-text: planned %.2f GiB, known: under 1", float64(load.Uses())/vram.GiB)
@@ -67,7 +77,10 @@ func TestA70BModelIsRefusedOn48GiBAndAcceptedOn80(t *testing.T) {
 	_, err := stacks.Load(asked(48, `,"parallel":4`), shippedLock(t))
 	require.Error(t, err)
 	t.Log(err)
-	assert.Contains(t, err.Error(), "pools.chat.gpu.vramGiB: llama3.3:70b needs 54.9 GiB = weights 39.6 + KV cache 10.0 (8192 tokens x 4 requests)")
+	assert.Contains(
+		t, err.Error(),
+		"pools.chat.gpu.vramGiB: llama3.3:70b needs 54.9 GiB = weights 39.6 + KV cache 10.0 (8192 tokens x 4 requests)",
+	)
 	suggested := regexp.MustCompile(`set parallel to (\d)`).FindStringSubmatch(err.Error())
 	require.NotNil(t, suggested, "a suggestion")
 	_, err = stacks.Load(asked(48, `,"parallel":`+suggested[1]), shippedLock(t))
@@ -76,7 +89,9 @@ func TestA70BModelIsRefusedOn48GiBAndAcceptedOn80(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 1, config.Plan("chat").MaxLoaded)
 
-	two := one(`[{"name":"llama3.3:70b"},{"name":"another:70b","vramGiB":51}]`, `"vramGiB":80},"contextLength":8192,"parallel":4`)
+	two := one(
+		`[{"name":"llama3.3:70b"},{"name":"another:70b","vramGiB":51}]`, `"vramGiB":80},"contextLength":8192,"parallel":4`,
+	)
 	config, err = stacks.Load(two, shippedLock(t))
 	require.NoError(t, err)
 	assert.Equal(t, 1, config.Plan("chat").MaxLoaded, "never two")
@@ -86,7 +101,9 @@ func TestA70BModelIsRefusedOn48GiBAndAcceptedOn80(t *testing.T) {
 }
 
 func TestAModelfilesModelIsPlannedWithTheWeightsItIsMadeFrom(t *testing.T) {
-	config, err := stacks.Load(one(`[{"name":"llama3:8b"},{"name":"child","modelfile":"modelfiles/child"}]`, `"vramGiB":24},"contextLength":8192`), shippedLock(t))
+	config, err := stacks.Load(one(
+		`[{"name":"llama3:8b"},{"name":"child","modelfile":"modelfiles/child"}]`, `"vramGiB":24},"contextLength":8192`,
+	), shippedLock(t))
 	require.NoError(t, err)
 	plan := config.Plan("chat")
 	require.Len(t, plan.Loads, 2)
@@ -104,9 +121,13 @@ func TestAFROMThatOnlyTheLockNamesIsPulledToo(t *testing.T) {
 }
 
 // keyForm is how a problem begins: a key of the config, or a file with its line.
-var keyForm = regexp.MustCompile(`^(models|pools|teams|store|update|images|front|autoscaling|observability|expose)(\.[a-zA-Z0-9-]+|\[\d+\])*: |^modelfiles/[a-z]+:\d+: `)
+var keyForm = regexp.MustCompile(
+	`^(models|pools|teams|store|update|images|front|autoscaling|observability|expose)(\.[a-zA-Z0-9-]+|\[\d+\])*: ` +
+		`|^modelfiles/[a-z]+:\d+: `,
+)
 
-// 10,000 stack configs, right and wrong: no panic, each refusal names a key, and more VRAM never refuses what less accepted.
+// 10,000 stack configs, right and wrong: no panic, each refusal names a key, and more VRAM never refuses what less
+// accepted.
 func TestAnyConfigIsRefusedByKeyOrPlanned(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	folder := shippedLock(t)
@@ -134,7 +155,10 @@ func TestAnyConfigIsRefusedByKeyOrPlanned(t *testing.T) {
 		}
 		larger := map[string]string{}
 		maps.Copy(larger, values)
-		larger["pools"] = strings.ReplaceAll(values["pools"], fmt.Sprintf(`"count":1,"vramGiB":%d`, vramGiB), fmt.Sprintf(`"count":1,"vramGiB":%d`, vramGiB+1+random.IntN(100)))
+		larger["pools"] = strings.ReplaceAll(
+			values["pools"], fmt.Sprintf(`"count":1,"vramGiB":%d`, vramGiB),
+			fmt.Sprintf(`"count":1,"vramGiB":%d`, vramGiB+1+random.IntN(100)),
+		)
 		_, err = stacks.Load(larger, folder)
 		require.NoError(t, err, "%v", larger)
 	}
@@ -145,12 +169,16 @@ func TestAnyConfigIsRefusedByKeyOrPlanned(t *testing.T) {
 
 func randomConfig(t *testing.T, random *rand.Rand, vramGiB int) map[string]string {
 	pick := func(values ...any) any { return values[random.IntN(len(values))] }
-	models := []any{map[string]any{"name": pick("llama3:8b", "llama3:8b", "llama3.3:70b", "qwen2.5-coder:32b", "gpt-oss:20b", "no-such", "bad name", 7)}}
+	models := []any{map[string]any{"name": pick(
+		"llama3:8b", "llama3:8b", "llama3.3:70b", "qwen2.5-coder:32b", "gpt-oss:20b", "no-such", "bad name", 7,
+	)}}
 	for range random.IntN(3) {
 		models = append(models, map[string]any{"name": pick("nomic-embed-text", "llama3:8b", "gpt-oss:20b", "mine")})
 	}
 	if random.IntN(4) == 0 {
-		models = append(models, map[string]any{"name": "child", "modelfile": pick("modelfiles/child", "modelfiles/child", "modelfiles/unknown", "modelfiles/none")})
+		models = append(models, map[string]any{"name": "child", "modelfile": pick(
+			"modelfiles/child", "modelfiles/child", "modelfiles/unknown", "modelfiles/none",
+		)})
 	}
 	if random.IntN(6) == 0 {
 		models = append(models, map[string]any{"name": "stated", "vramGiB": pick(1, 10, 60, -1)})
@@ -158,19 +186,28 @@ func randomConfig(t *testing.T, random *rand.Rand, vramGiB int) map[string]strin
 	gpu := fmt.Sprintf(`{"count":1,"vramGiB":%d}`, vramGiB)
 	pool := map[string]any{"gpu": json.RawMessage(gpu)}
 	for key, values := range map[string][]any{
-		"contextLength": {2048, 8192, 32768, "8k"}, "parallel": {1, 4, 16, 0}, "kvCacheType": {"f16", "q8_0", "q4_0", "q9"}, "maxLoadedModels": {1, 2},
-		"memory": {"16Gi", "64Gi", "lots"}, "keepAlive": {"1h", "-1", "soon"}, "replicas": {map[string]any{"min": 1}, map[string]any{"min": 2}},
+		"contextLength": {2048, 8192, 32768, "8k"}, "parallel": {1, 4, 16, 0}, "kvCacheType": {"f16", "q8_0", "q4_0", "q9"},
+		"maxLoadedModels": {1, 2},
+		"memory":          {"16Gi", "64Gi", "lots"}, "keepAlive": {"1h", "-1", "soon"},
+		"replicas": {map[string]any{"min": 1}, map[string]any{"min": 2}},
 	} {
 		if random.IntN(6) == 0 {
 			pool[key] = values[random.IntN(len(values))]
 		}
 	}
 	if random.IntN(4) == 0 {
-		pool["gpu"] = pick(map[string]any{}, map[string]any{"count": 2, "mig": "1g.10gb"}, map[string]any{"count": 1, "vendor": "amd"}, map[string]any{"vramGiB": 3}, map[string]any{"count": 1, "mig": "3g.40gb"})
+		pool["gpu"] = pick(
+			map[string]any{}, map[string]any{"count": 2, "mig": "1g.10gb"}, map[string]any{"count": 1, "vendor": "amd"},
+			map[string]any{"vramGiB": 3}, map[string]any{"count": 1, "mig": "3g.40gb"},
+		)
 	}
-	values := map[string]any{"models": models, "pools": map[string]any{"chat": pool}, "teams": map[string]any{"dev": map[string]any{}}}
+	values := map[string]any{
+		"models": models, "pools": map[string]any{"chat": pool}, "teams": map[string]any{"dev": map[string]any{}},
+	}
 	if random.IntN(3) > 0 {
-		values["store"] = pick(map[string]any{"accessMode": "ReadWriteMany"}, map[string]any{"perReplica": true}, map[string]any{"size": "much"})
+		values["store"] = pick(
+			map[string]any{"accessMode": "ReadWriteMany"}, map[string]any{"perReplica": true}, map[string]any{"size": "much"},
+		)
 	}
 	encoded := map[string]string{}
 	for key, value := range values {

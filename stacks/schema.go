@@ -17,7 +17,8 @@ import (
 	"ollama-k8s/internal/nearest"
 )
 
-// SchemaJSON is the config's one definition: keys, types, limits, defaults, meanings. Editors and the README's reference read it too.
+// SchemaJSON is the config's one definition: keys, types, limits, defaults, meanings. Editors and the README's
+// reference read it too.
 //
 //go:embed config.schema.json
 var SchemaJSON []byte
@@ -85,7 +86,8 @@ func (n *schemaNode) at(path []string) *schemaNode {
 	return n
 }
 
-// checkShape reports every key that is unknown and every value of a wrong type or form, and removes them from the document.
+// checkShape reports every key that is unknown and every value of a wrong type or form, and removes them from the
+// document.
 func checkShape(document map[string]any) (problems []string) {
 	err := rootSchema.Validate(document)
 	if err == nil {
@@ -136,29 +138,46 @@ func describe(e *jsonschema.ValidationError, document map[string]any) []string {
 	case *kind.AdditionalProperties:
 		var problems []string
 		for _, key := range k.Properties {
-			problems = append(problems, fmt.Sprintf("%s: unknown key: %s", keyPath(append(append([]string{}, path...), key)), suggest(key, node)))
+			problems = append(problems, fmt.Sprintf(
+				"%s: unknown key: %s", keyPath(append(append([]string{}, path...), key)), suggest(key, node),
+			))
 		}
 		return problems
 	case *kind.Required:
 		var problems []string
 		for _, key := range k.Missing {
-			problems = append(problems, fmt.Sprintf("%s: is missing: set it (%s)", keyPath(append(append([]string{}, path...), key)), phrase(node.child(key))))
+			problems = append(problems, fmt.Sprintf(
+				"%s: is missing: set it (%s)", keyPath(append(append([]string{}, path...), key)), phrase(node.child(key)),
+			))
 		}
 		return problems
 	case *kind.Type:
-		return []string{fmt.Sprintf("%s: %s is of type %s: use %s (%s)", keyPath(path), value, k.Got, strings.Join(k.Want, " or "), phrase(node))}
+		return []string{fmt.Sprintf(
+			"%s: %s is of type %s: use %s (%s)", keyPath(path), value, k.Got, strings.Join(k.Want, " or "), phrase(node),
+		)}
 	case *kind.Enum:
-		return []string{fmt.Sprintf("%s: %s is not one of %s: use one of them (%s)", keyPath(path), value, encode(k.Want), phrase(node))}
+		return []string{fmt.Sprintf(
+			"%s: %s is not one of %s: use one of them (%s)", keyPath(path), value, encode(k.Want), phrase(node),
+		)}
 	case *kind.PropertyNames:
 		// The library leaves the place out here; the schema's own place says it: …#/properties/pools/propertyNames.
 		place := strings.Split(e.SchemaURL, "/")
-		return []string{fmt.Sprintf("%s.%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, a letter first", place[len(place)-2], k.Property)}
+		return []string{fmt.Sprintf(
+			"%s.%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, a letter first", place[len(place)-2], k.Property,
+		)}
 	case *kind.Not:
-		return []string{fmt.Sprintf("%s: %s is not pinned: name a version, so that every pod runs the same one", keyPath(path), value)}
+		return []string{fmt.Sprintf(
+			"%s: %s is not pinned: name a version, so that every pod runs the same one", keyPath(path), value,
+		)}
 	case *kind.MaxProperties:
-		return []string{fmt.Sprintf("%s: has %d keys: use at most %d of them (%s)", keyPath(path), k.Got, k.Want, phrase(node))}
+		return []string{fmt.Sprintf(
+			"%s: has %d keys: use at most %d of them (%s)", keyPath(path), k.Got, k.Want, phrase(node),
+		)}
 	default:
-		return []string{fmt.Sprintf("%s: %s is not allowed (%s): change it (%s)", keyPath(path), value, k.LocalizedString(message.NewPrinter(language.English)), phrase(node))}
+		return []string{fmt.Sprintf(
+			"%s: %s is not allowed (%s): change it (%s)", keyPath(path), value,
+			k.LocalizedString(message.NewPrinter(language.English)), phrase(node),
+		)}
 	}
 }
 
@@ -251,7 +270,8 @@ func encode(value any) string {
 	return strings.TrimSpace(out.String())
 }
 
-// fillDefaults gives every key that has a default and is not set its default; an object that holds defaults comes into being for them.
+// fillDefaults gives every key that has a default and is not set its default; an object that holds defaults comes into
+// being for them.
 func fillDefaults(document map[string]any) { fillObject(rootNode, document) }
 
 func fillObject(node *schemaNode, object map[string]any) {

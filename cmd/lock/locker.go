@@ -52,7 +52,9 @@ func (l *locker) one(ctx context.Context, m model) (remark string, err error) {
 	manifest, err := l.client.Manifest(ctx, m.from)
 	var unreachable *registryread.Unreachable
 	if errors.As(err, &unreachable) && inCluster(m.from.Host) {
-		forward := fmt.Sprintf("%s is inside a cluster; forward a port and give REGISTRY=http://localhost:5000/library", m.from.Host)
+		forward := fmt.Sprintf(
+			"%s is inside a cluster; forward a port and give REGISTRY=http://localhost:5000/library", m.from.Host,
+		)
 		if l.check || !known {
 			return "", fmt.Errorf("it could not be checked: %s (%w)", forward, err)
 		}
@@ -70,7 +72,10 @@ func (l *locker) one(ctx context.Context, m model) (remark string, err error) {
 	case l.check && entry.Digest == "":
 		return "no digest", fmt.Errorf("%s has no digest for it, the registry has %s: run `make lock`", l.file, digest)
 	case l.check:
-		return "changed", fmt.Errorf("%s has %s, the registry %s: run `make lock` to take it over, or restore the registry's", l.file, entry.Digest, digest)
+		return "changed", fmt.Errorf(
+			"%s has %s, the registry %s: run `make lock` to take it over, or restore the registry's", l.file, entry.Digest,
+			digest,
+		)
 	}
 	fresh, err := l.fromRegistry(ctx, m.from, manifest)
 	if err != nil {
@@ -98,10 +103,15 @@ func summary(m lockfile.Model) string {
 }
 
 // fromRegistry reads the parts of a model that its entry is made from.
-func (l *locker) fromRegistry(ctx context.Context, from registryread.Model, manifest *registryread.Manifest) (lockfile.Model, error) {
+func (l *locker) fromRegistry(
+	ctx context.Context, from registryread.Model, manifest *registryread.Manifest,
+) (lockfile.Model, error) {
 	weights, ok := manifest.Layer(registryread.TypeWeights)
 	if !ok {
-		return lockfile.Model{}, fmt.Errorf("it has no weights (no layer of type %s): name a model that Ollama runs here, not in a cloud", registryread.TypeWeights)
+		return lockfile.Model{}, fmt.Errorf(
+			"it has no weights (no layer of type %s): name a model that Ollama runs here, not in a cloud",
+			registryread.TypeWeights,
+		)
 	}
 	header, err := l.client.Header(ctx, from, weights)
 	if err != nil {
@@ -159,7 +169,9 @@ func (l *locker) fromFile(m model) (remark string, err error) {
 	case known && reflect.DeepEqual(entry, fresh):
 		return "unchanged", nil
 	case l.check:
-		return "changed", fmt.Errorf("%s has other figures than %s: run `make lock` with the same GGUF=NAME=FILE", l.file, m.gguf)
+		return "changed", fmt.Errorf(
+			"%s has other figures than %s: run `make lock` with the same GGUF=NAME=FILE", l.file, m.gguf,
+		)
 	}
 	l.lock.Models[m.name] = fresh
 	return "new, no digest, " + summary(fresh), nil

@@ -13,9 +13,10 @@ import (
 	"ollama-k8s/internal/lockfile"
 )
 
-const usage = `Writes, for each model that a stack pulls, its digest and the figures that its memory is planned from into models.lock.yaml. Nothing is
-downloaded but the manifest, the template and the header of the weights. A model whose digest is the same keeps its entry; so does one
-that no stack names any more. Proxies are taken from the environment. No cluster and no Pulumi CLI are needed.
+const usage = `Writes, for each model that a stack pulls, its digest and the figures that its memory is planned from
+into models.lock.yaml. Nothing is downloaded but the manifest, the template and the header of the
+weights. A model whose digest is the same keeps its entry; so does one that no stack names any more.
+Proxies are taken from the environment. No cluster and no Pulumi CLI are needed.
 
 usage: lock [-stack NAME]... [-config FILE] [-check] [-registry URL] [-ca FILE] [-gguf NAME=FILE]... [-o FILE]
 

@@ -30,7 +30,8 @@ func project(t *testing.T, stackConfigs map[string]string) {
 }
 
 func from(r *registry, models string) string {
-	return "  ollama-k8s:store: {registry: \"" + r.host() + "/library\", insecure: true}\n  ollama-k8s:models: " + models + "\n"
+	return "  ollama-k8s:store: {registry: " +
+		"\"" + r.host() + "/library\", insecure: true}\n  ollama-k8s:models: " + models + "\n"
 }
 
 // lock runs the command.
@@ -110,7 +111,9 @@ func TestAChangedTagIsTakenOverAndTheOtherEntriesStay(t *testing.T) {
 	_, err := lock(t)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile("Pulumi.a.yaml", []byte("config:\n"+from(r, "[{name: tiny}]")), 0o600))
-	fresh := r.push(t, "tiny:latest", part{registryread.TypeWeights, string(gguftest.Llama(gguftest.Values{"llama.context_length": uint32(4096)}))})
+	fresh := r.push(t, "tiny:latest", part{registryread.TypeWeights, string(gguftest.Llama(
+		gguftest.Values{"llama.context_length": uint32(4096)},
+	))})
 
 	progress, err := lock(t)
 	require.NoError(t, err)
@@ -168,7 +171,10 @@ func TestADigestIsThatOfTheManifestAsOllamaStoresIt(t *testing.T) {
 	r := newRegistry(t, httptest.NewServer)
 	want := r.push(t, "tiny:latest", weights)
 	// Another registry's spacing, and a key that Ollama drops.
-	r.manifests["tiny:latest"] = bytes.Replace(bytes.ReplaceAll(r.manifests["tiny:latest"], []byte(`,"`), []byte(",\n \"")), []byte("{"), []byte(`{"annotations": {}, `), 1)
+	r.manifests["tiny:latest"] = bytes.Replace(
+		bytes.ReplaceAll(r.manifests["tiny:latest"], []byte(`,"`), []byte(",\n \"")), []byte("{"),
+		[]byte(`{"annotations": {}, `), 1,
+	)
 	project(t, map[string]string{"a": from(r, "[{name: tiny}]")})
 	_, err := lock(t)
 	require.NoError(t, err)
@@ -192,7 +198,11 @@ func TestAllModelsAreTriedAndTheFailuresListed(t *testing.T) {
 }
 
 func TestARegistryThatAsksForAKeyIsSaid(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	server := httptest.NewServer(http.HandlerFunc(func(
+		w http.ResponseWriter, _ *http.Request,
+	) {
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
 	defer server.Close()
 	project(t, map[string]string{"a": "  ollama-k8s:models: [{name: tiny}]\n"})
 	_, err := lock(t, "-registry", server.URL+"/library")
@@ -213,16 +223,25 @@ func TestAnEntryIsKeptWhereItsRegistryIsInsideACluster(t *testing.T) {
 	r := newRegistry(t, httptest.NewServer)
 	r.push(t, "tiny:latest", weights)
 	// .invalid never resolves.
-	project(t, map[string]string{"a": "  ollama-k8s:store: {registry: \"registry.models.svc.invalid:5000/library\", insecure: true}\n  ollama-k8s:models: [{name: tiny}]\n"})
+	project(t, map[string]string{
+		"a": "  ollama-k8s:store: {registry: \"registry.models.svc.invalid:5000/library\", insecure: true}\n  " +
+			"ollama-k8s:models: [{name: tiny}]\n",
+	})
 	_, err := lock(t)
-	require.ErrorContains(t, err, "forward a port and give REGISTRY=http://localhost:5000/library", "there is no entry to keep")
+	require.ErrorContains(
+		t, err, "forward a port and give REGISTRY=http://localhost:5000/library", "there is no entry to keep",
+	)
 	_, err = lock(t, "-registry", r.URL+"/library")
 	require.NoError(t, err)
 	before := written(t)
 
 	progress, err := lock(t)
 	require.NoError(t, err)
-	assert.Contains(t, progress, "kept: registry.models.svc.invalid:5000 is inside a cluster; forward a port and give REGISTRY=http://localhost:5000/library\n")
+	assert.Contains(
+		t, progress,
+		"kept: registry.models.svc.invalid:5000 is inside a cluster; forward a port and give "+
+			"REGISTRY=http://localhost:5000/library\n",
+	)
 	assert.Equal(t, before, written(t))
 	_, err = lock(t, "-check")
 	require.ErrorContains(t, err, "tiny:latest: it could not be checked")
@@ -273,7 +292,9 @@ func TestFiguresCanComeFromAFile(t *testing.T) {
 	assert.Equal(t, "file tiny.gguf", entry.Source)
 	_, err = lock(t, "-check", "-gguf", "tiny=files/tiny.gguf")
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile("files/tiny.gguf", gguftest.Llama(gguftest.Values{"llama.context_length": uint32(4096)}), 0o600))
+	require.NoError(t, os.WriteFile("files/tiny.gguf", gguftest.Llama(gguftest.Values{
+		"llama.context_length": uint32(4096),
+	}), 0o600))
 	_, err = lock(t, "-check", "-gguf", "tiny=files/tiny.gguf")
 	require.ErrorContains(t, err, "other figures than files/tiny.gguf")
 }

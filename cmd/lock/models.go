@@ -24,8 +24,8 @@ type model struct {
 	gguf string
 }
 
-// models are those that the stacks pull, by name, and those of -gguf. Where stacks differ in the registry, the first one's counts: a mirror
-// has the same bytes.
+// models are those that the stacks pull, by name, and those of -gguf. Where stacks differ in the registry, the first
+// one's counts: a mirror has the same bytes.
 func (o options) models() ([]model, error) {
 	files, err := o.files()
 	if err != nil {
@@ -93,7 +93,9 @@ func modelsOf(file, registry string) ([]model, error) {
 		host, plain := strings.CutPrefix(registry, "http://")
 		store.Registry, store.Insecure = strings.TrimSuffix(strings.TrimPrefix(host, "https://"), "/"), plain
 		if strings.Count(store.Registry, "/") != 1 {
-			return nil, fmt.Errorf("-registry %s: give [http://|https://]HOST[:PORT]/NAMESPACE, for instance http://localhost:5000/library", registry)
+			return nil, fmt.Errorf(
+				"-registry %s: give [http://|https://]HOST[:PORT]/NAMESPACE, for instance http://localhost:5000/library", registry,
+			)
 		}
 	}
 	var models []model
@@ -107,7 +109,9 @@ func modelsOf(file, registry string) ([]model, error) {
 			problems = append(problems, fmt.Errorf("%s: models[%d].name: %w", file, i, err))
 			continue
 		}
-		models = append(models, model{name: modelref.Normal(m.Name), from: registryread.Model{Ref: ref, Insecure: store.Insecure}})
+		models = append(models, model{
+			name: modelref.Normal(m.Name), from: registryread.Model{Ref: ref, Insecure: store.Insecure},
+		})
 	}
 	return models, errors.Join(problems...)
 }

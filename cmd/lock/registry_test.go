@@ -47,7 +47,11 @@ func newRegistry(t *testing.T, start func(http.Handler) *httptest.Server) *regis
 	})
 	mux.HandleFunc("GET /v2/library/{model}/blobs/{digest}", func(w http.ResponseWriter, request *http.Request) {
 		// localhost is another host name than 127.0.0.1; the certificates of tests are for the latter only.
-		http.Redirect(w, request, strings.Replace(elsewhere.URL, "http://127.0.0.1", "http://localhost", 1)+"/"+request.PathValue("digest"), http.StatusTemporaryRedirect)
+		http.Redirect(
+			w, request,
+			strings.Replace(elsewhere.URL, "http://127.0.0.1", "http://localhost", 1)+"/"+request.PathValue("digest"),
+			http.StatusTemporaryRedirect,
+		)
 	})
 	r.Server = start(mux)
 	t.Cleanup(r.Close)
@@ -77,7 +81,10 @@ type part struct{ mediaType, content string }
 // push adds a model, in the text that Ollama pushes, and returns the digest of its manifest.
 func (r *registry) push(t *testing.T, name string, parts ...part) string {
 	t.Helper()
-	manifest := registryread.Manifest{SchemaVersion: 2, MediaType: registryread.TypeManifest, Config: r.store("application/vnd.docker.container.image.v1+json", `{"model_family":"llama"}`)}
+	manifest := registryread.Manifest{
+		SchemaVersion: 2, MediaType: registryread.TypeManifest,
+		Config: r.store("application/vnd.docker.container.image.v1+json", `{"model_family":"llama"}`),
+	}
 	for _, p := range parts {
 		manifest.Layers = append(manifest.Layers, r.store(p.mediaType, p.content))
 	}

@@ -19,9 +19,15 @@ type Package struct {
 
 // What Ollama 0.17's own parsers can take from an answer.
 var (
-	parsesTools = []string{"cogito", "deepseek3", "functiongemma", "glm-4.7", "glm-ocr", "harmony", "lfm2", "lfm2-thinking", "ministral", "nemotron-3-nano", "olmo3",
-		"qwen3", "qwen3-coder", "qwen3-thinking", "qwen3-vl-instruct", "qwen3-vl-thinking", "qwen3.5"}
-	parsesThinking = []string{"cogito", "deepseek3", "glm-4.7", "harmony", "lfm2-thinking", "nemotron-3-nano", "olmo3-think", "qwen3-thinking", "qwen3-vl-thinking", "qwen3.5"}
+	parsesTools = []string{
+		"cogito", "deepseek3", "functiongemma", "glm-4.7", "glm-ocr", "harmony", "lfm2", "lfm2-thinking", "ministral",
+		"nemotron-3-nano", "olmo3", "qwen3", "qwen3-coder", "qwen3-thinking", "qwen3-vl-instruct", "qwen3-vl-thinking",
+		"qwen3.5",
+	}
+	parsesThinking = []string{
+		"cogito", "deepseek3", "glm-4.7", "harmony", "lfm2-thinking", "nemotron-3-nano", "olmo3-think", "qwen3-thinking",
+		"qwen3-vl-thinking", "qwen3.5",
+	}
 )
 
 // Fields that a template names in its actions.
@@ -48,7 +54,12 @@ func Capabilities(file *gguf.GGUFFile, with Package) []string {
 	add("tools", namesTools.MatchString(with.Template) || slices.Contains(parsesTools, with.Parser))
 	add("insert", namesSuffix.MatchString(with.Template))
 	add("vision", with.Projector)
-	add("thinking", namesThinking.MatchString(with.Template) || slices.Contains(parsesThinking, with.Parser) || slices.Contains([]string{"gptoss", "gpt-oss"}, architecture))
+	add(
+		"thinking",
+		namesThinking.MatchString(with.Template) || slices.Contains(parsesThinking, with.Parser) || slices.Contains(
+			[]string{"gptoss", "gpt-oss"}, architecture,
+		),
+	)
 	return can
 }
 

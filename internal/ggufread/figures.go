@@ -18,8 +18,9 @@ const (
 	graphContext = 4096
 	// maskPerToken of a batch for each token of context: four bytes, and two of its f16 copy.
 	maskPerToken = batch * (4 + 2)
-	// embeddingContext: an embedding model takes its whole context as one batch, without flash attention, so its graph grows with the square of
-	// the context. It is estimated at what it was trained for, but at no more than this, the context of a pool that states none.
+	// embeddingContext: an embedding model takes its whole context as one batch, without flash attention, so its graph
+	// grows with the square of the context. It is estimated at what it was trained for, but at no more than this, the
+	// context of a pool that states none.
 	embeddingContext = 8192
 	// f16 is the size of a number in the KV cache.
 	f16 = 2
@@ -27,7 +28,8 @@ const (
 	fileTypeMXFP4 = 4
 )
 
-// Figures are what a model's memory follows from. The digest and the capabilities are left empty. The error says what the header lacks.
+// Figures are what a model's memory follows from. The digest and the capabilities are left empty. The error says what
+// the header lacks.
 func Figures(file *gguf.GGUFFile) (m lockfile.Model, err error) {
 	defer func() {
 		if broken := recover(); broken != nil {
@@ -63,12 +65,17 @@ func Figures(file *gguf.GGUFFile) (m lockfile.Model, err error) {
 		key   string
 		value int64
 	}{
-		{"tensors", m.Bytes}, {"block_count", int64(m.Layers)}, {"attention.head_count", int64(m.Heads)}, {"attention.head_count_kv", int64(m.KVHeads)},
-		{"attention.key_length", int64(m.HeadDim)}, {"embedding_length", int64(m.Embedding)}, {"context_length", int64(m.Context)},
+		{"tensors", m.Bytes}, {"block_count", int64(m.Layers)}, {"attention.head_count", int64(m.Heads)},
+		{"attention.head_count_kv", int64(m.KVHeads)},
+		{"attention.key_length", int64(m.HeadDim)}, {"embedding_length", int64(m.Embedding)},
+		{"context_length", int64(m.Context)},
 		{"layers with a KV cache", m.KVPerToken + m.KVPerWindowToken},
 	} {
 		if figure.value <= 0 {
-			lacks = append(lacks, fmt.Errorf("the GGUF header of architecture %q has no %s: its memory cannot be planned; state models[].vramGiB", a.Architecture, figure.key))
+			lacks = append(lacks, fmt.Errorf(
+				"the GGUF header of architecture %q has no %s: its memory cannot be planned; state models[].vramGiB",
+				a.Architecture, figure.key,
+			))
 		}
 	}
 	if len(lacks) > 0 {
@@ -111,8 +118,8 @@ func cacheOfLayer(a gguf.GGUFArchitecture, i int) (bytes int64, window bool) {
 	return int64(heads) * int64(key+value) * f16, window
 }
 
-// graph is the memory of a batch under way on one GPU that holds all layers. A model that answers has its mask left out, see lockfile.Model;
-// an embedding model's is within, as its batch is not one of 512.
+// graph is the memory of a batch under way on one GPU that holds all layers. A model that answers has its mask left
+// out, see lockfile.Model; an embedding model's is within, as its batch is not one of 512.
 func graph(file *gguf.GGUFFile, a gguf.GGUFArchitecture, m lockfile.Model) int64 {
 	estimate := func(context, batch int, options ...gguf.GGUFRunEstimateOption) int64 {
 		run := file.EstimateLLaMACppRun(append(options,
@@ -126,11 +133,15 @@ func graph(file *gguf.GGUFFile, a gguf.GGUFArchitecture, m lockfile.Model) int64
 		return estimate(context, context)
 	}
 	// The logits of a whole batch are not in the estimate, and Ollama reserves them.
-	return max(estimate(graphContext, batch, gguf.WithFlashAttention())-graphContext*maskPerToken, 4*batch*int64(a.EmbeddingLength+a.VocabularyLength))
+	return max(
+		estimate(graphContext, batch, gguf.WithFlashAttention())-graphContext*maskPerToken,
+		4*batch*int64(a.EmbeddingLength+a.VocabularyLength),
+	)
 }
 
 func quantization(file *gguf.GGUFFile) string {
-	if value, ok := file.Header.MetadataKV.Get("general.file_type"); ok && gguf.ValueNumeric[uint32](value) == fileTypeMXFP4 {
+	if value, ok := file.Header.MetadataKV.Get("general.file_type"); ok &&
+		gguf.ValueNumeric[uint32](value) == fileTypeMXFP4 {
 		return "MXFP4"
 	}
 	name := file.Metadata().FileType.String()

@@ -30,7 +30,8 @@ func TestTheFiguresAreThoseOfTheHeader(t *testing.T) {
 	require.NoError(t, err)
 	block := 64 + 64*64 + 2*64*32 + 64*64 + 64 + 3*64*128
 	assert.Equal(t, lockfile.Model{
-		Bytes: int64(4 * (2*block + 2*3*64 + 64)), Quantization: "F32", Architecture: "llama", Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 16,
+		Bytes: int64(4 * (2*block + 2*3*64 + 64)), Quantization: "F32", Architecture: "llama", Layers: 2, Heads: 4,
+		KVHeads: 2, HeadDim: 16,
 		Embedding: 64, Context: 2048, KVPerToken: 2 * 2 * (16 + 16) * 2, Graph: figures.Graph,
 	}, figures)
 	assert.GreaterOrEqual(t, figures.Graph, int64(4*512*(64+3)), "room for the logits of a batch")
@@ -40,11 +41,15 @@ func TestTheFiguresAreThoseOfTheHeader(t *testing.T) {
 // window is a model whose layers see the last 512 tokens, but for every third one.
 func window(layers int) []byte {
 	values := gguftest.Values{
-		"general.architecture": "gemma3", "general.file_type": uint32(15), "gemma3.context_length": uint32(32768), "gemma3.embedding_length": uint32(64),
-		"gemma3.block_count": uint32(layers), "gemma3.feed_forward_length": uint32(128), "gemma3.attention.head_count": uint32(4),
-		"gemma3.attention.head_count_kv": uint32(2), "gemma3.attention.key_length": uint32(32), "gemma3.attention.value_length": uint32(48),
-		"gemma3.attention.sliding_window": uint32(512), "gemma3.attention.sliding_window_pattern": uint32(3), "gemma3.vision.block_count": uint32(4),
-		"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": []string{"a", "b", "c"},
+		"general.architecture": "gemma3", "general.file_type": uint32(15), "gemma3.context_length": uint32(32768),
+		"gemma3.embedding_length": uint32(64),
+		"gemma3.block_count":      uint32(layers), "gemma3.feed_forward_length": uint32(128),
+		"gemma3.attention.head_count":    uint32(4),
+		"gemma3.attention.head_count_kv": uint32(2), "gemma3.attention.key_length": uint32(32),
+		"gemma3.attention.value_length":   uint32(48),
+		"gemma3.attention.sliding_window": uint32(512), "gemma3.attention.sliding_window_pattern": uint32(3),
+		"gemma3.vision.block_count": uint32(4),
+		"tokenizer.ggml.model":      "llama", "tokenizer.ggml.tokens": []string{"a", "b", "c"},
 	}
 	return gguftest.File(values, gguftest.Blocks(64, 128, layers))
 }
@@ -71,8 +76,13 @@ func TestTheCacheIsTheSameAsTheParsersEstimate(t *testing.T) {
 		figures, err := Figures(header)
 		require.NoError(t, err, name)
 		at := func(context int32) int64 {
-			run := header.EstimateLLaMACppRun(gguf.WithLLaMACppContextSize(context), gguf.WithParallelSize(1), gguf.WithLLaMACppFullSizeSWACache())
-			return int64(run.Devices[1].KVCache.Key + run.Devices[1].KVCache.Value + run.Devices[0].KVCache.Key + run.Devices[0].KVCache.Value)
+			run := header.EstimateLLaMACppRun(
+				gguf.WithLLaMACppContextSize(context), gguf.WithParallelSize(1), gguf.WithLLaMACppFullSizeSWACache(),
+			)
+			return int64(
+				run.Devices[1].KVCache.Key + run.Devices[1].KVCache.Value + run.Devices[0].KVCache.Key +
+					run.Devices[0].KVCache.Value,
+			)
 		}
 		assert.Equal(t, (at(2048)-at(1024))/1024, figures.KVPerToken+figures.KVPerWindowToken, name)
 	}
@@ -80,7 +90,8 @@ func TestTheCacheIsTheSameAsTheParsersEstimate(t *testing.T) {
 
 func TestHeadsThatVaryAreCountedByTheirMost(t *testing.T) {
 	figures, err := Figures(open(t, gguftest.Llama(gguftest.Values{
-		"llama.attention.head_count": []uint32{2, 4}, "llama.attention.head_count_kv": []uint32{0, 2}, "llama.attention.key_length": uint32(16), "llama.attention.value_length": uint32(16),
+		"llama.attention.head_count": []uint32{2, 4}, "llama.attention.head_count_kv": []uint32{0, 2},
+		"llama.attention.key_length": uint32(16), "llama.attention.value_length": uint32(16),
 	})))
 	require.NoError(t, err)
 	assert.Equal(t, 4, figures.Heads)

@@ -26,8 +26,8 @@ func Open(path string) (*gguf.GGUFFile, error) {
 	return file, nil
 }
 
-// Fetch reads the header of a file of size bytes that is elsewhere; read returns its bytes from (included) to (excluded). Headers do not say
-// how long they are, so it asks for more until one is whole.
+// Fetch reads the header of a file of size bytes that is elsewhere; read returns its bytes from (included) to
+// (excluded). Headers do not say how long they are, so it asks for more until one is whole.
 func Fetch(size int64, read func(from, to int64) ([]byte, error)) (*gguf.GGUFFile, error) {
 	// The parser wants a file of the full size: a sparse one takes no more than the header on the disk.
 	local, err := os.CreateTemp("", "header-*.gguf")

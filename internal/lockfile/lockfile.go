@@ -1,4 +1,5 @@
-// Package lockfile reads and writes models.lock.yaml: what each model is, byte for byte, and the figures that its memory is planned from.
+// Package lockfile reads and writes models.lock.yaml: what each model is, byte for byte, and the figures that its
+// memory is planned from.
 package lockfile
 
 import (
@@ -13,13 +14,15 @@ const Name = "models.lock.yaml"
 
 // Lock is the whole file.
 type Lock struct {
-	// Models by name, always with the tag: llama3:8b, tiny:latest. The registry is not part of the name: a mirror has the same bytes.
+	// Models by name, always with the tag: llama3:8b, tiny:latest. The registry is not part of the name: a mirror has the
+	// same bytes.
 	Models map[string]Model `json:"models"`
 }
 
 // Model is what a registry, or a GGUF file, says of one model.
 type Model struct {
-	// Digest of the manifest as Ollama stores it, sha256:…, the ID that `ollama list` shows. Empty: not known, so it is not verified.
+	// Digest of the manifest as Ollama stores it, sha256:…, the ID that `ollama list` shows. Empty: not known, so it is
+	// not verified.
 	Digest string `json:"digest,omitempty"`
 	// Bytes of the weights, projectors included.
 	Bytes int64 `json:"bytes"`
@@ -41,7 +44,8 @@ type Model struct {
 	// KVPerWindowToken is the same in the layers that see the last Window tokens only. 0: there are none.
 	KVPerWindowToken int64 `json:"kvPerWindowToken,omitempty"`
 	Window           int   `json:"window,omitempty"`
-	// Graph is the memory in bytes of a batch of 512 tokens under way, but for its attention mask, which grows with the context.
+	// Graph is the memory in bytes of a batch of 512 tokens under way, but for its attention mask, which grows with the
+	// context.
 	Graph int64 `json:"graph"`
 	// Capabilities in Ollama's words: completion, embedding, tools, vision, insert, thinking.
 	Capabilities []string `json:"capabilities"`
@@ -49,7 +53,8 @@ type Model struct {
 	Source string `json:"source,omitempty"`
 }
 
-// Read reads the lock of a project; a project without one has an empty lock. The error names every entry that cannot be.
+// Read reads the lock of a project; a project without one has an empty lock. The error names every entry that cannot
+// be.
 func Read(project fs.FS) (*Lock, error) {
 	text, err := fs.ReadFile(project, Name)
 	if errors.Is(err, fs.ErrNotExist) {

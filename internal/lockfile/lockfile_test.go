@@ -53,7 +53,9 @@ func TestALockReadsAndWritesBackTheSame(t *testing.T) {
 }
 
 func TestTextsThatYAMLWouldReadOtherwiseAreQuoted(t *testing.T) {
-	for _, source := range []string{"a: b", "a #b", "true", "12", "- a", `"`, "a\nb", " a", "a:", "é", "[a", "null", "a ", "@a", "it's"} {
+	for _, source := range []string{
+		"a: b", "a #b", "true", "12", "- a", `"`, "a\nb", " a", "a:", "é", "[a", "null", "a ", "@a", "it's",
+	} {
 		lock, err := Parse([]byte(text))
 		require.NoError(t, err)
 		entry := lock.Models["llama3:8b"]
@@ -107,9 +109,11 @@ func TestEveryProblemIsNamedWithItsKeyValueAndRemedy(t *testing.T) {
 	_, err := Parse([]byte(wrong))
 	require.Error(t, err)
 	for _, line := range []string{
-		"models.gemma3:27b.digest: value sha256:A418f5838eaf7fe2cfe0a3046c8384b68ba43a4435542c942f9db00a5f342203: give sha256: and 64 digits of 0-9a-f, or leave it out",
+		"models.gemma3:27b.digest: value sha256:A418f5838eaf7fe2cfe0a3046c8384b68ba43a4435542c942f9db00a5f342203: give " +
+			"sha256: and 64 digits of 0-9a-f, or leave it out",
 		"models.gemma3:27b.window: value 0: give the window's tokens, a number above 0: kvPerWindowToken needs it",
-		"models.gemma3:27b.capabilities: value sight: give one or more of completion, embedding, tools, vision, insert, thinking",
+		"models.gemma3:27b.capabilities: value sight: give one or more of completion, embedding, tools, vision, insert, " +
+			"thinking",
 		"models.library/llama3:8b: the name is written llama3:8b: rename the entry",
 		"models.library/llama3:8b.layers: value 0: give a number above 0, or let `make lock` write the entry",
 		`models.library/llama3:8b.heads: value "many": give a whole number`,

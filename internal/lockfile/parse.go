@@ -20,15 +20,17 @@ var capabilities = []string{"completion", "embedding", "tools", "vision", "inser
 
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// Parse reads the text of a lock; an empty text is an empty lock. The error has a line for every problem, each with the key, the value and
-// the remedy.
+// Parse reads the text of a lock; an empty text is an empty lock. The error has a line for every problem, each with the
+// key, the value and the remedy.
 func Parse(text []byte) (*Lock, error) {
 	var file struct {
 		Models map[string]map[string]json.RawMessage `json:"models"`
 	}
 	// Strict finds a key that is set twice, and a key beside models.
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
-		return nil, fmt.Errorf("%s: %w: give models: and below it an entry for each model, or let `make lock` write the file", Name, err)
+		return nil, fmt.Errorf(
+			"%s: %w: give models: and below it an entry for each model, or let `make lock` write the file", Name, err,
+		)
 	}
 	lock := &Lock{Models: map[string]Model{}}
 	var problems []string
@@ -50,7 +52,8 @@ func Parse(text []byte) (*Lock, error) {
 	return lock, nil
 }
 
-// parseEntry reads an entry field by field, so that one wrong field does not hide another. Each problem begins with ".field: ".
+// parseEntry reads an entry field by field, so that one wrong field does not hide another. Each problem begins with
+// ".field: ".
 func parseEntry(fields map[string]json.RawMessage) (entry Model, problems []string) {
 	known := fieldsOf(&entry)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
@@ -106,7 +109,8 @@ func (m *Model) problems(readable map[string]reflect.Value) (problems []string) 
 		key   string
 		value int64
 	}{
-		{"bytes", m.Bytes}, {"layers", int64(m.Layers)}, {"heads", int64(m.Heads)}, {"kvHeads", int64(m.KVHeads)}, {"headDim", int64(m.HeadDim)},
+		{"bytes", m.Bytes}, {"layers", int64(m.Layers)}, {"heads", int64(m.Heads)}, {"kvHeads", int64(m.KVHeads)},
+		{"headDim", int64(m.HeadDim)},
 		{"embedding", int64(m.Embedding)}, {"context", int64(m.Context)}, {"graph", m.Graph},
 	} {
 		if figure.value <= 0 {

@@ -14,10 +14,11 @@ import (
 	"strings"
 )
 
-const header = "# Made by `make lock`: what each model is, byte for byte, and the figures that its memory is planned from. Commit it.\n"
+const header = "# Made by `make lock`: what each model is, byte for byte, and the figures that its memory is " +
+	"planned from. Commit it.\n"
 
-// Marshal is the text of the lock: models by name, fields as in Model, so that a diff shows what changed and nothing else. A lock that Parse
-// would refuse is an error.
+// Marshal is the text of the lock: models by name, fields as in Model, so that a diff shows what changed and nothing
+// else. A lock that Parse would refuse is an error.
 func (l *Lock) Marshal() ([]byte, error) {
 	var text bytes.Buffer
 	text.WriteString(header)
@@ -73,7 +74,8 @@ func scalar(text string) string {
 	return string(quoted)
 }
 
-// Write writes the lock to a file, whole or not at all, and tells whether it had to: a file of the same content is left alone.
+// Write writes the lock to a file, whole or not at all, and tells whether it had to: a file of the same content is left
+// alone.
 func (l *Lock) Write(path string) (changed bool, err error) {
 	text, err := l.Marshal()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package modelfile checks Modelfiles before they are deployed, by the rules of `ollama create` (0.17): what it would refuse in a pod, hours
-// later, is refused here with the file and the line.
+// Package modelfile checks Modelfiles before they are deployed, by the rules of `ollama create` (0.17): what it would
+// refuse in a pod, hours later, is refused here with the file and the line.
 package modelfile
 
 import (
@@ -41,11 +41,12 @@ func (f *File) integer(parameter string) (value, line int, ok bool) {
 	return value, last.Line, err == nil
 }
 
-// Parse reads a Modelfile. It finds all problems; each begins with path:line and ends with what to do. With any, the file is nil.
+// Parse reads a Modelfile. It finds all problems; each begins with path:line and ends with what to do. With any, the
+// file is nil.
 //
-// Some that Ollama lets pass are problems here: text that is not UTF-8, an invisible character before an instruction, a stop without a
-// text, a num_ctx below 1, an instruction's name as a PARAMETER, a FROM with https:// or with .gguf at the end of a name without a tag,
-// and what is wrong in a FROM, TEMPLATE or PARAMETER that a later one replaces.
+// Some that Ollama lets pass are problems here: text that is not UTF-8, an invisible character before an instruction, a
+// stop without a text, a num_ctx below 1, an instruction's name as a PARAMETER, a FROM with https:// or with .gguf at
+// the end of a name without a tag, and what is wrong in a FROM, TEMPLATE or PARAMETER that a later one replaces.
 func Parse(path string, text []byte) (*File, []string) {
 	r := reading{path: path, file: &File{Parameters: map[string][]Value{}}}
 	if at := invalid(text); at >= 0 {

@@ -23,14 +23,19 @@ const (
 
 // parameters are those that Ollama 0.17 takes; it warns of the retired ones and goes on.
 var parameters = map[string]kind{
-	"num_ctx": integer, "num_batch": integer, "num_gpu": integer, "main_gpu": integer, "use_mmap": boolean, "num_thread": integer,
-	"num_keep": integer, "seed": integer, "num_predict": integer, "top_k": integer, "top_p": float, "min_p": float, "typical_p": float,
-	"repeat_last_n": integer, "temperature": float, "repeat_penalty": float, "presence_penalty": float, "frequency_penalty": float, "stop": words,
-	"penalize_newline": retired, "low_vram": retired, "f16_kv": retired, "logits_all": retired, "vocab_only": retired, "use_mlock": retired,
-	"mirostat": retired, "mirostat_tau": retired, "mirostat_eta": retired,
+	"num_ctx": integer, "num_batch": integer, "num_gpu": integer, "main_gpu": integer, "use_mmap": boolean,
+	"num_thread": integer,
+	"num_keep":   integer, "seed": integer, "num_predict": integer, "top_k": integer, "top_p": float, "min_p": float,
+	"typical_p":     float,
+	"repeat_last_n": integer, "temperature": float, "repeat_penalty": float, "presence_penalty": float,
+	"frequency_penalty": float, "stop": words,
+	"penalize_newline": retired, "low_vram": retired, "f16_kv": retired, "logits_all": retired, "vocab_only": retired,
+	"use_mlock": retired,
+	"mirostat":  retired, "mirostat_tau": retired, "mirostat_eta": retired,
 }
 
-// checkParameter says what is wrong with a parameter, and what to do; nothing where nothing is. bare: the line ends behind the name.
+// checkParameter says what is wrong with a parameter, and what to do; nothing where nothing is. bare: the line ends
+// behind the name.
 func checkParameter(key, value string, bare bool) string {
 	wanted, known := parameters[key]
 	switch {

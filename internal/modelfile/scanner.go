@@ -24,7 +24,8 @@ type scanner struct {
 	line int // where rest begins
 }
 
-// next skips blank lines and comments and reads an instruction; false at the end. A # within a line is no comment: only one that begins it is.
+// next skips blank lines and comments and reads an instruction; false at the end. A # within a line is no comment: only
+// one that begins it is.
 func (s *scanner) next() (found instruction, ok bool) {
 	for s.rest != "" {
 		found.line = s.line
@@ -80,7 +81,8 @@ func cutSpace(line string) (word, rest string, found bool) {
 	return line, "", false
 }
 
-// visible leaves out what Ollama leaves out of a value: control characters, and spaces of no width or that do not break.
+// visible leaves out what Ollama leaves out of a value: control characters, and spaces of no width or that do not
+// break.
 func visible(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || strconv.IsPrint(r) {

@@ -49,16 +49,23 @@ func Parse(name string) (Ref, error) {
 	for _, part := range []struct {
 		what, value string
 		form        *regexp.Regexp
-	}{{"host", ref.Host, hostForm}, {"namespace", ref.Namespace, nsForm}, {"model", ref.Model, partForm}, {"tag", ref.Tag, partForm}} {
+	}{
+		{"host", ref.Host, hostForm}, {"namespace", ref.Namespace, nsForm}, {"model", ref.Model, partForm},
+		{"tag", ref.Tag, partForm},
+	} {
 		if !part.form.MatchString(part.value) {
-			return Ref{}, fmt.Errorf("model name %q: the %s %q is not allowed: use [[host/]namespace/]model[:tag], each of at most 80 letters, digits, '_', '-' and, but for the namespace, '.'", name, part.what, part.value)
+			return Ref{}, fmt.Errorf(
+				"model name %q: the %s %q is not allowed: use [[host/]namespace/]model[:tag], each of at most 80 letters, "+
+					"digits, '_', '-' and, but for the namespace, '.'",
+				name, part.what, part.value,
+			)
 		}
 	}
 	return ref, nil
 }
 
-// In is the name of the model in a registry, given as host[:port]/namespace; the default registry where that is empty. A name that has a
-// host of its own keeps it.
+// In is the name of the model in a registry, given as host[:port]/namespace; the default registry where that is empty.
+// A name that has a host of its own keeps it.
 func In(registry, name string) string {
 	if registry == "" || strings.Count(name, "/") >= 2 {
 		return name
@@ -81,7 +88,8 @@ func (r Ref) Short() string {
 // Path is where Ollama keeps the manifest, below OLLAMA_MODELS/manifests.
 func (r Ref) Path() string { return path.Join(r.Host, r.Namespace, r.Model, r.Tag) }
 
-// Normal is Short of a name, or the name itself where it cannot be read: two names are one model where their normal forms agree.
+// Normal is Short of a name, or the name itself where it cannot be read: two names are one model where their normal
+// forms agree.
 func Normal(name string) string {
 	ref, err := Parse(name)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Package nearest finds what a misspelt word was meant to be.
 package nearest
 
-// To is the candidate from which word differs by the fewest letters; "" where more than half of them would have to change.
+// To is the candidate from which word differs by the fewest letters; "" where more than half of them would have to
+// change.
 func To(word string, candidates []string) string {
 	best, fewest := "", len(word)/2+1
 	for _, candidate := range candidates {

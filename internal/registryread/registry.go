@@ -1,4 +1,5 @@
-// Package registryread reads models of a registry that Ollama could pull them from: the manifest, small parts, and the header of the weights.
+// Package registryread reads models of a registry that Ollama could pull them from: the manifest, small parts, and the
+// header of the weights.
 package registryread
 
 import (
@@ -65,7 +66,8 @@ func (m *Manifest) Layer(mediaType string) (layer Layer, ok bool) {
 	return layer, ok
 }
 
-// Digest is that of the manifest as Ollama stores it, the ID that `ollama list` shows. It is the registry's own where Ollama pushed the model.
+// Digest is that of the manifest as Ollama stores it, the ID that `ollama list` shows. It is the registry's own where
+// Ollama pushed the model.
 func (m *Manifest) Digest() string {
 	text, _ := json.Marshal(m) // texts and numbers always can be
 	sum := sha256.Sum256(text)
@@ -119,7 +121,9 @@ func (c *Client) Manifest(ctx context.Context, m Model) (*Manifest, error) {
 	}
 	manifest := &Manifest{}
 	if err := json.Unmarshal(text, manifest); err != nil {
-		return nil, fmt.Errorf("%s: the manifest cannot be read (%w): name a registry of Ollama models", m.url("manifests", m.Tag), err)
+		return nil, fmt.Errorf(
+			"%s: the manifest cannot be read (%w): name a registry of Ollama models", m.url("manifests", m.Tag), err,
+		)
 	}
 	return manifest, nil
 }
@@ -131,7 +135,9 @@ func (c *Client) Text(ctx context.Context, m Model, layer Layer) ([]byte, error)
 		return nil, err
 	}
 	if sum := sha256.Sum256(text); "sha256:"+hex.EncodeToString(sum[:]) != layer.Digest {
-		return nil, fmt.Errorf("%s: the content has another digest: the registry, or a proxy before it, changed it", m.url("blobs", layer.Digest))
+		return nil, fmt.Errorf(
+			"%s: the content has another digest: the registry, or a proxy before it, changed it", m.url("blobs", layer.Digest),
+		)
 	}
 	return text, nil
 }
@@ -157,7 +163,9 @@ func (c *Client) text(ctx context.Context, m Model, kind, reference string) ([]b
 func (c *Client) Header(ctx context.Context, m Model, weights Layer) (*gguf.GGUFFile, error) {
 	url := m.url("blobs", weights.Digest)
 	file, err := ggufread.Fetch(weights.Size, func(from, to int64) ([]byte, error) {
-		answer, err := c.get(ctx, url, func(r *http.Request) { r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1)) })
+		answer, err := c.get(
+			ctx, url, func(r *http.Request) { r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1)) },
+		)
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +205,11 @@ func (c *Client) get(ctx context.Context, url string, set func(*http.Request)) (
 	case http.StatusNotFound:
 		err = fmt.Errorf("%s: there is no such model: correct its name, or push it there", url)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		err = fmt.Errorf("%s: %s asks who you are (%s), and this command has no key: ask a mirror by REGISTRY=..., or take the figures from a file by GGUF=NAME=FILE", url, host, answer.Status)
+		err = fmt.Errorf(
+			"%s: %s asks who you are (%s), and this command has no key: ask a mirror by REGISTRY=..., or take the figures "+
+				"from a file by GGUF=NAME=FILE",
+			url, host, answer.Status,
+		)
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		err = &Unreachable{request.URL.Host, fmt.Errorf("%s: %s", url, answer.Status)}
 	default:

@@ -40,14 +40,17 @@ const (
 	DefaultParallel = 4
 )
 
-// ladder is the documented order of choice, from what every pool should have to what a large GPU can spare: first a context of 8k, then
-// four requests at a time, then 32k, then eight requests, then 128k.
+// ladder is the documented order of choice, from what every pool should have to what a large GPU can spare: first a
+// context of 8k, then four requests at a time, then 32k, then eight requests, then 128k.
 var ladder = []Settings{
-	{Context: 2048, Parallel: 1}, {Context: 4096, Parallel: 1}, {Context: 8192, Parallel: 1}, {Context: 8192, Parallel: 2}, {Context: 8192, Parallel: 4},
-	{Context: 16384, Parallel: 4}, {Context: 32768, Parallel: 4}, {Context: 32768, Parallel: 8}, {Context: 65536, Parallel: 8}, {Context: 131072, Parallel: 8},
+	{Context: 2048, Parallel: 1}, {Context: 4096, Parallel: 1}, {Context: 8192, Parallel: 1}, {Context: 8192, Parallel: 2},
+	{Context: 8192, Parallel: 4},
+	{Context: 16384, Parallel: 4}, {Context: 32768, Parallel: 4}, {Context: 32768, Parallel: 8},
+	{Context: 65536, Parallel: 8}, {Context: 131072, Parallel: 8},
 }
 
-// comfortable is the rung from which keeping all models loaded goes before a larger context; below it, a pool that swaps serves better.
+// comfortable is the rung from which keeping all models loaded goes before a larger context; below it, a pool that
+// swaps serves better.
 var comfortable = ladder[4]
 
 // cpuBase is for Ollama itself: its server and a runner take about 200 MiB before the first weight.
@@ -71,7 +74,9 @@ func Make(p Pool) (Plan, []Problem) {
 	}
 	if p.MaxLoaded > 0 {
 		if fit := plan.together(); p.GiB > 0 && min(p.MaxLoaded, models) > max(fit, 1) {
-			problems = append(problems, Problem{"maxLoadedModels", fmt.Sprintf("%d do not fit together, %d would: lower it or leave it out", p.MaxLoaded, fit)})
+			problems = append(problems, Problem{"maxLoadedModels", fmt.Sprintf(
+				"%d do not fit together, %d would: lower it or leave it out", p.MaxLoaded, fit,
+			)})
 		}
 		plan.MaxLoaded = p.MaxLoaded
 	}
@@ -79,8 +84,8 @@ func Make(p Pool) (Plan, []Problem) {
 	return plan, problems
 }
 
-// choose climbs the ladder: to the highest rung, from a comfortable one up, on which all models stay loaded together; else to the highest
-// on which each fits alone; else it stays on the lowest.
+// choose climbs the ladder: to the highest rung, from a comfortable one up, on which all models stay loaded together;
+// else to the highest on which each fits alone; else it stays on the lowest.
 func (p Pool) choose() Plan {
 	rungs := p.rungs()
 	lowest := p.at(rungs[0])
@@ -107,7 +112,8 @@ func (p Pool) choose() Plan {
 	return lowest
 }
 
-// rungs are the ladder's with what the config fixes in place, no context above what any of the models was trained for, each once.
+// rungs are the ladder's with what the config fixes in place, no context above what any of the models was trained for,
+// each once.
 func (p Pool) rungs() (rungs []Settings) {
 	for _, rung := range ladder {
 		if s := p.fill(rung); !slices.Contains(rungs, s) {
@@ -200,9 +206,9 @@ func (p Plan) tooLarge() (large []Load) {
 	return large
 }
 
-// together is how many models stay loaded whichever they are and in whatever order they come. The last one to come must find what it needs
-// beside the others, and on a GPU 80 % of what they leave must hold it: the largest, x, then takes at most 0.8 (VRAM - sum + x), which
-// is sum + x/4 <= VRAM.
+// together is how many models stay loaded whichever they are and in whatever order they come. The last one to come must
+// find what it needs beside the others, and on a GPU 80 % of what they leave must hold it: the largest, x, then takes
+// at most 0.8 (VRAM - sum + x), which is sum + x/4 <= VRAM.
 func (p Plan) together() int {
 	runners := p.runners()
 	var sum, reserve int64
@@ -220,7 +226,8 @@ func (p Plan) together() int {
 	return len(runners)
 }
 
-// thrash warns of models that share weights and disagree on the context: Ollama keeps one of them and reloads for the other.
+// thrash warns of models that share weights and disagree on the context: Ollama keeps one of them and reloads for the
+// other.
 func (p Plan) thrash() (warnings []string) {
 	first := map[string]Load{}
 	for _, l := range p.Loads {
@@ -230,15 +237,18 @@ func (p Plan) thrash() (warnings []string) {
 			continue
 		}
 		if other.Context != l.Context {
-			warnings = append(warnings, fmt.Sprintf("%s (context %d) and %s (context %d) share the weights of %s: each request for the other one loads them anew; set PARAMETER num_ctx %d in the Modelfile, or one contextLength for both",
+			warnings = append(warnings, fmt.Sprintf("%s (context %d) and %s (context %d) share the weights of %s: each "+
+				"request for the other one loads them anew; set PARAMETER num_ctx %d in the Modelfile, or one contextLength for "+
+				"both",
 				other.Model.Name, other.Context, l.Model.Name, l.Context, l.Model.Weights, other.Context))
 		}
 	}
 	return warnings
 }
 
-// HostGiB is the memory, in whole GiB, that a pod should have: in a CPU pool the models themselves; beside a GPU the largest model's
-// weights, which pass through memory when they are loaded, and 4 GiB for Ollama, the token embeddings and pinned buffers.
+// HostGiB is the memory, in whole GiB, that a pod should have: in a CPU pool the models themselves; beside a GPU the
+// largest model's weights, which pass through memory when they are loaded, and 4 GiB for Ollama, the token embeddings
+// and pinned buffers.
 func (p Plan) HostGiB() int {
 	var need int64
 	if p.GPUs > 0 {
@@ -258,6 +268,16 @@ func (p Plan) HostGiB() int {
 		}
 	}
 	return int((need + GiB - 1) / GiB)
+}
+
+// ContextOf is the number of tokens that a request for a model may use.
+func (p Plan) ContextOf(model string) int {
+	for _, l := range p.Loads {
+		if l.Model.Name == model {
+			return l.Context
+		}
+	}
+	return p.Context
 }
 
 // Slots is the number of requests that a pod answers at a time for a model.
@@ -280,7 +300,9 @@ func (p Pool) misfit(plan Plan) Problem {
 	if p.GPUs == 0 {
 		setting, has = "memory", fmt.Sprintf("the pod has %.1f GiB, %.1f of them for Ollama itself", p.GiB, gib(cpuBase))
 	}
-	return Problem{setting, fmt.Sprintf("%s; %s: set %s", strings.Join(parts, "; "), has, strings.Join(p.remedies(plan), ", or "))}
+	return Problem{setting, fmt.Sprintf(
+		"%s; %s: set %s", strings.Join(parts, "; "), has, strings.Join(p.remedies(plan), ", or "),
+	)}
 }
 
 func (l Load) arithmetic(plan Plan) string {
@@ -298,7 +320,8 @@ func (l Load) arithmetic(plan Plan) string {
 	return text
 }
 
-// remedies are changes of one setting each that make the pool fit, the least first; every one is planned before it is named.
+// remedies are changes of one setting each that make the pool fit, the least first; every one is planned before it is
+// named.
 func (p Pool) remedies(plan Plan) (remedies []string) {
 	try := func(change func(*Pool)) bool {
 		changed := p

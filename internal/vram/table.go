@@ -6,13 +6,15 @@ import (
 	"text/tabwriter"
 )
 
-// Table writes a plan for people: the settings, a line for each model, and what is left. Memory is that of a pod, as it is deployed.
+// Table writes a plan for people: the settings, a line for each model, and what is left. Memory is that of a pod, as it
+// is deployed.
 func (p Plan) Table(out io.Writer, pool, memory string) error {
 	where := fmt.Sprintf("%d GPU(s) of %s", p.GPUs, size(p.GiB))
 	if p.GPUs == 0 {
 		where = "CPU, " + size(p.GiB)
 	}
-	fmt.Fprintf(out, "pool %s: %s; context %d x %d requests, KV cache %s; models that stay loaded: %d; memory of a pod: %s\n",
+	fmt.Fprintf(out, "pool %s: %s; context %d x %d requests, KV cache %s; models that stay loaded: %d; memory of a "+
+		"pod: %s\n",
 		pool, where, p.Context, p.Parallel, p.CacheType, p.MaxLoaded, memory)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "  model\tcontext\tslots\tweights\tKV cache\tgraph\truntime\tuses\tto place it\tleft\t")
@@ -22,7 +24,8 @@ func (p Plan) Table(out io.Writer, pool, memory string) error {
 			left = fmt.Sprintf("%.1f", gib(p.capacity()-l.Uses()))
 		}
 		fmt.Fprintf(table, "  %s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t\n",
-			l.Model.Name, l.Context, l.Parallel, gib(l.Weights), gib(l.KV), gib(l.Graph), gib(l.Device), gib(l.Uses()), gib(l.Needs()), left)
+			l.Model.Name, l.Context, l.Parallel, gib(l.Weights), gib(l.KV), gib(l.Graph), gib(l.Device),
+			gib(l.Uses()), gib(l.Needs()), left)
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package vram plans the memory of a pool: what each model takes, how many stay loaded together, and the context and parallelism that fit.
-// It knows nothing of Pulumi, Kubernetes or files. Sizes are bytes unless a name says GiB.
+// Package vram plans the memory of a pool: what each model takes, how many stay loaded together, and the context and
+// parallelism that fit. It knows nothing of Pulumi, Kubernetes or files. Sizes are bytes unless a name says GiB.
 package vram
 
 import "slices"
@@ -12,7 +12,8 @@ type Model struct {
 	Name string
 	// Shape of the model, from the lock. Nil: not known.
 	Shape *Shape
-	// GiB is the memory that the config states for the model when it is loaded; it stands above what Shape says. 0: not stated.
+	// GiB is the memory that the config states for the model when it is loaded; it stands above what Shape says. 0: not
+	// stated.
 	GiB float64
 	// Weights names the weights. Models of the same weights share one runner, a Modelfile's and its FROM say.
 	Weights string
@@ -25,7 +26,8 @@ type Shape struct {
 	Architecture string
 	// Bytes of the weights.
 	Bytes int64
-	// KVPerToken is the f16 cache of one token in the layers that see the whole context, KVPerWindowToken in those that see the last Window tokens.
+	// KVPerToken is the f16 cache of one token in the layers that see the whole context, KVPerWindowToken in those that
+	// see the last Window tokens.
 	KVPerToken, KVPerWindowToken int64
 	Window                       int
 	// Graph of a batch of 512 tokens, without its attention mask.
@@ -38,15 +40,17 @@ type Shape struct {
 }
 
 const (
-	// overhead is what a GPU runtime takes for each loaded model before the first weight: 457 MiB in Ollama's own reckoning.
+	// overhead is what a GPU runtime takes for each loaded model before the first weight: 457 MiB in Ollama's own
+	// reckoning.
 	overhead = 457 << 20
-	// maskPerToken is the attention mask of a batch of 512 tokens for each token of context: four bytes, and two of its f16 copy.
+	// maskPerToken is the attention mask of a batch of 512 tokens for each token of context: four bytes, and two of its
+	// f16 copy.
 	maskPerToken = 512 * (4 + 2)
 	batch        = 512
 	// cachePadding: llama.cpp rounds each request's context up to 256 tokens.
 	cachePadding = 256
-	// secondModelShare is Ollama's own rule: while a model is loaded, another one joins it only if it is predicted to take at most 80 % of
-	// the free VRAM; otherwise idle models are evicted for it.
+	// secondModelShare is Ollama's own rule: while a model is loaded, another one joins it only if it is predicted to take
+	// at most 80 % of the free VRAM; otherwise idle models are evicted for it.
 	secondModelShare = 0.8
 )
 
@@ -68,17 +72,23 @@ func cacheShare(cacheType string) (of, in int64) {
 	}
 }
 
-// ollamaEngine are the architectures that Ollama 0.17 runs on its own engine, which measures the memory that it needs, and whose cache
-// is one for all requests. The rest runs on llama.cpp.
+// ollamaEngine are the architectures that Ollama 0.17 runs on its own engine, which measures the memory that it needs,
+// and whose cache is one for all requests. The rest runs on llama.cpp.
 var ollamaEngine = []string{
-	"bert", "deepseek2", "deepseekocr", "gemma3", "gemma3n", "gptoss", "gpt-oss", "llama4", "mistral3", "mllama", "nemotron_h", "nemotron_h_moe", "nomic-bert",
-	"olmo3", "qwen25vl", "qwen3", "qwen3moe", "qwen35", "qwen35moe", "qwen3next", "qwen3vl", "qwen3vlmoe", "glm4moelite", "glmocr", "lfm2", "lfm2moe",
+	"bert", "deepseek2", "deepseekocr", "gemma3", "gemma3n", "gptoss", "gpt-oss", "llama4", "mistral3", "mllama",
+	"nemotron_h", "nemotron_h_moe", "nomic-bert",
+	"olmo3", "qwen25vl", "qwen3", "qwen3moe", "qwen35", "qwen35moe", "qwen3next", "qwen3vl", "qwen3vlmoe", "glm4moelite",
+	"glmocr", "lfm2", "lfm2moe",
 }
 
 // oneAtATime are the architectures for which Ollama 0.17 ignores OLLAMA_NUM_PARALLEL.
-var oneAtATime = []string{"mllama", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen3next", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe"}
+var oneAtATime = []string{
+	"mllama", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen3next", "lfm2", "lfm2moe", "nemotron_h",
+	"nemotron_h_moe",
+}
 
-// guessedByHeads are the architectures for which Ollama's placement on llama.cpp reckons with the attention matrix of all heads.
+// guessedByHeads are the architectures for which Ollama's placement on llama.cpp reckons with the attention matrix of
+// all heads.
 var guessedByHeads = []string{"llama", "gemma", "gemma2", "command-r", "qwen2", "phi2", "stablelm"}
 
 // Load is what one model takes on each GPU of a pod, or in the pod's memory where there is none.
@@ -163,8 +173,9 @@ func padded(tokens int) int64 {
 
 func (s *Shape) encoder() bool { return s.Architecture == "bert" || s.Architecture == "nomic-bert" }
 
-// placementGraph is the graph that Ollama 0.17 reckons with when it decides which layers go to the GPU. On its own engine that is what it
-// measures. On llama.cpp it is an old estimate that knows no flash attention: larger than what is used later, but the decision stands.
+// placementGraph is the graph that Ollama 0.17 reckons with when it decides which layers go to the GPU. On its own
+// engine that is what it measures. On llama.cpp it is an old estimate that knows no flash attention: larger than what
+// is used later, but the decision stands.
 func (s *Shape) placementGraph(tokens, kv int64) int64 {
 	switch {
 	case slices.Contains(ollamaEngine, s.Architecture):

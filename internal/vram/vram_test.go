@@ -14,12 +14,14 @@ import (
 
 // A model of 40 GiB whose cache takes 320 KiB a token, as a 70B model at four bits.
 var large = vram.Shape{
-	Architecture: "llama", Bytes: 40 * vram.GiB, KVPerToken: 320 << 10, Graph: 266 << 20, Layers: 80, Heads: 64, KVHeads: 8, Embedding: 8192, Context: 131072,
+	Architecture: "llama", Bytes: 40 * vram.GiB, KVPerToken: 320 << 10, Graph: 266 << 20, Layers: 80, Heads: 64,
+	KVHeads: 8, Embedding: 8192, Context: 131072,
 }
 
 // A model of 4 GiB with 128 KiB a token.
 var small = vram.Shape{
-	Architecture: "llama", Bytes: 4 * vram.GiB, KVPerToken: 128 << 10, Graph: 258 << 20, Layers: 32, Heads: 32, KVHeads: 8, Embedding: 4096, Context: 8192,
+	Architecture: "llama", Bytes: 4 * vram.GiB, KVPerToken: 128 << 10, Graph: 258 << 20, Layers: 32, Heads: 32, KVHeads: 8,
+	Embedding: 4096, Context: 8192,
 }
 
 func pool(gib float64, shapes ...vram.Shape) vram.Pool {
@@ -47,13 +49,18 @@ func TestTheMemoryOfAModel(t *testing.T) {
 	assert.InDelta(t, 10, gib(l.KV), 0.001, "8192 x 4 x 320 KiB")
 	assert.InDelta(t, 0.26+0.023, gib(l.Graph), 0.01, "the graph, and the mask of one request's context")
 
-	assert.InDelta(t, 4.25-0.28+50.0/81, gib(l.Reserve), 0.05, "Ollama's own estimate of the graph, 2 KiB x 32768 x 67, and a layer")
+	assert.InDelta(
+		t, 4.25-0.28+50.0/81, gib(l.Reserve), 0.05, "Ollama's own estimate of the graph, 2 KiB x 32768 x 67, and a layer",
+	)
 
 	quantized := fixed(pool(80, large), 8192, 4)
 	quantized.CacheType = vram.CacheQ8
 	assert.InDelta(t, 5.3125, gib(one(quantized).KV), 0.001, "34 bytes for 32 numbers")
 
-	assert.InDelta(t, 10*8192.0/8000, gib(one(fixed(pool(80, large), 8000, 4)).KV)*8192/8000, 0.001, "each request's context is rounded up to 256 tokens")
+	assert.InDelta(
+		t, 10*8192.0/8000, gib(one(fixed(pool(80, large), 8000, 4)).KV)*8192/8000, 0.001,
+		"each request's context is rounded up to 256 tokens",
+	)
 
 	capped := one(fixed(pool(80, small), 32768, 1))
 	assert.Equal(t, 8192, capped.Context, "no more context than the model was trained for")
@@ -64,8 +71,12 @@ func TestTheMemoryOfAModel(t *testing.T) {
 	assert.Equal(t, 1, one(fixed(pool(80, embedder), 2048, 4)).Parallel)
 
 	windowed := large
-	windowed.KVPerToken, windowed.KVPerWindowToken, windowed.Window, windowed.Architecture = 64<<10, 256<<10, 1024, "gemma3"
-	assert.InDelta(t, 2+(256.0/1024/1024)*(4*1024+512), gib(one(fixed(pool(80, windowed), 8192, 4)).KV), 0.001, "a window's layers keep the window and a batch")
+	windowed.KVPerToken, windowed.KVPerWindowToken, windowed.Window = 64<<10, 256<<10, 1024
+	windowed.Architecture = "gemma3"
+	assert.InDelta(
+		t, 2+(256.0/1024/1024)*(4*1024+512), gib(one(fixed(pool(80, windowed), 8192, 4)).KV), 0.001,
+		"a window's layers keep the window and a batch",
+	)
 
 	two := fixed(pool(80, large), 8192, 4)
 	two.GPUs = 2
@@ -73,7 +84,11 @@ func TestTheMemoryOfAModel(t *testing.T) {
 	assert.InDelta(t, 40*41.0/81, gib(spread.Weights), 0.001, "41 of 80 layers and the output")
 	assert.InDelta(t, gib(l.Graph), gib(spread.Graph), 0.001, "each GPU has a graph")
 
-	assert.Equal(t, int64(51*vram.GiB), one(vram.Pool{Settings: vram.Settings{GPUs: 1}, GiB: 80, Models: []vram.Model{{Name: "m", GiB: 51}}}).Uses(), "what the config states is taken as it is")
+	assert.Equal(
+		t, int64(51*vram.GiB),
+		one(vram.Pool{Settings: vram.Settings{GPUs: 1}, GiB: 80, Models: []vram.Model{{Name: "m", GiB: 51}}}).Uses(),
+		"what the config states is taken as it is",
+	)
 }
 
 func TestWhatDoesNotFitIsRefusedWithTheArithmeticAndSettingsThatWouldDo(t *testing.T) {
@@ -127,16 +142,18 @@ func TestHowManyModelsStayLoaded(t *testing.T) {
 		pool vram.Pool
 		want int
 	}{
-		"a pool of unknown memory keeps one":                  {stated(0, 10, 10), 1},
-		"two 70B models never share 80 GiB":                   {stated(80, 51, 51), 1},
-		"two models whose sum and a quarter of one fit":       {stated(80, 40, 30), 2},
-		"the larger may come last, and must fit 80 percent":   {stated(80, 60, 16), 1},
-		"three small models":                                  {stated(80, 10, 10, 10), 3},
-		"one alone may fill the GPU":                          {stated(51, 51), 1},
-		"a CPU pool without a limit keeps all":                {vram.Pool{Models: stated(0, 10, 20).Models}, 2},
-		"two real 70B models on 80 GiB":                       {fixed(pool(80, large, large), 8192, 4), 1},
-		"a Modelfile shares the weights of what it is FROM":   {sharing(8192), 1},
-		"models of unknown memory are not planned, one stays": {vram.Pool{Settings: vram.Settings{GPUs: 1}, GiB: 80, Models: []vram.Model{{Name: "a"}, {Name: "b"}}}, 1},
+		"a pool of unknown memory keeps one":                {stated(0, 10, 10), 1},
+		"two 70B models never share 80 GiB":                 {stated(80, 51, 51), 1},
+		"two models whose sum and a quarter of one fit":     {stated(80, 40, 30), 2},
+		"the larger may come last, and must fit 80 percent": {stated(80, 60, 16), 1},
+		"three small models":                                {stated(80, 10, 10, 10), 3},
+		"one alone may fill the GPU":                        {stated(51, 51), 1},
+		"a CPU pool without a limit keeps all":              {vram.Pool{Models: stated(0, 10, 20).Models}, 2},
+		"two real 70B models on 80 GiB":                     {fixed(pool(80, large, large), 8192, 4), 1},
+		"a Modelfile shares the weights of what it is FROM": {sharing(8192), 1},
+		"models of unknown memory are not planned, one stays": {vram.Pool{
+			Settings: vram.Settings{GPUs: 1}, GiB: 80, Models: []vram.Model{{Name: "a"}, {Name: "b"}},
+		}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			plan, problems := vram.Make(test.pool)
@@ -147,7 +164,9 @@ func TestHowManyModelsStayLoaded(t *testing.T) {
 	asked := stated(80, 51, 51)
 	asked.MaxLoaded = 2
 	_, problems := vram.Make(asked)
-	assert.Equal(t, []vram.Problem{{Setting: "maxLoadedModels", Text: "2 do not fit together, 1 would: lower it or leave it out"}}, problems)
+	assert.Equal(t, []vram.Problem{{
+		Setting: "maxLoadedModels", Text: "2 do not fit together, 1 would: lower it or leave it out",
+	}}, problems)
 }
 
 // sharing is a pool of a model and a Modelfile's made of it, with a context of its own.
@@ -204,7 +223,8 @@ func TestTheMemoryOfAPod(t *testing.T) {
 	assert.Contains(t, problems[0].Text, "memory to 9Gi")
 }
 
-// 10,000 pools of any kind: no panic, an accepted plan holds what it says it holds, and more VRAM never refuses what less accepted.
+// 10,000 pools of any kind: no panic, an accepted plan holds what it says it holds, and more VRAM never refuses what
+// less accepted.
 func TestAnyPoolIsPlannedWithinItsMemoryAndMoreMemoryNeverHurts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	accepted := 0
@@ -279,8 +299,11 @@ func randomPool(random *rand.Rand) vram.Pool {
 			heads := pick(8, 16, 32, 64)
 			m.Shape = &vram.Shape{
 				Architecture: []string{"llama", "qwen2", "qwen3", "gemma3", "phi3", "bert", "lfm2"}[random.IntN(7)],
-				Bytes:        int64(random.Float64() * 60 * vram.GiB), KVPerToken: int64(random.IntN(400 << 10)), KVPerWindowToken: int64(random.IntN(2) * random.IntN(200<<10)),
-				Window: pick(0, 512, 4096), Graph: int64(random.IntN(600 << 20)), Layers: pick(1, 12, 32, 80), Heads: heads, KVHeads: pick(1, heads/4, heads), Embedding: pick(768, 4096, 8192),
+				Bytes:        int64(random.Float64() * 60 * vram.GiB), KVPerToken: int64(random.IntN(400 << 10)),
+				KVPerWindowToken: int64(random.IntN(2) * random.IntN(200<<10)),
+				Window:           pick(0, 512, 4096), Graph: int64(random.IntN(600 << 20)), Layers: pick(1, 12, 32, 80),
+				Heads:   heads,
+				KVHeads: pick(1, heads/4, heads), Embedding: pick(768, 4096, 8192),
 				Context: pick(0, 2048, 8192, 131072), EmbeddingOnly: random.IntN(8) == 0,
 			}
 		}

@@ -25,7 +25,8 @@ const (
 func Llama(values Values) []byte {
 	all := Values{
 		"general.architecture": "llama", "general.file_type": uint32(0),
-		"llama.context_length": uint32(2048), "llama.embedding_length": uint32(64), "llama.block_count": uint32(2), "llama.feed_forward_length": uint32(128),
+		"llama.context_length": uint32(2048), "llama.embedding_length": uint32(64), "llama.block_count": uint32(2),
+		"llama.feed_forward_length":  uint32(128),
 		"llama.attention.head_count": uint32(4), "llama.attention.head_count_kv": uint32(2),
 		"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": []string{"a", "b", "c"},
 	}
@@ -40,8 +41,10 @@ func Blocks(width, feedForward uint64, blocks int) Tensors {
 	for i := range blocks {
 		block := fmt.Sprintf("blk.%d.", i)
 		for name, shape := range map[string][]uint64{
-			"attn_norm": {width}, "attn_q": {width, width}, "attn_k": {width, width / 2}, "attn_v": {width, width / 2}, "attn_output": {width, width},
-			"ffn_norm": {width}, "ffn_gate": {width, feedForward}, "ffn_up": {width, feedForward}, "ffn_down": {feedForward, width},
+			"attn_norm": {width}, "attn_q": {width, width}, "attn_k": {width, width / 2}, "attn_v": {width, width / 2},
+			"attn_output": {width, width},
+			"ffn_norm":    {width}, "ffn_gate": {width, feedForward}, "ffn_up": {width, feedForward},
+			"ffn_down": {feedForward, width},
 		} {
 			tensors[block+name+".weight"] = shape
 		}

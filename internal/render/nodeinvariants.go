@@ -1,4 +1,4 @@
-package pulumitest
+package render
 
 import (
 	"fmt"
@@ -18,7 +18,8 @@ func (p pod) annotations() map[string]any {
 	return annotations
 }
 
-// nodesCanGo: the Cluster Autoscaler keeps a node for ever for a volume on its disk, unless the pod names it. It splits at commas and trims nothing.
+// nodesCanGo: the Cluster Autoscaler keeps a node for ever for a volume on its disk, unless the pod names it. It splits
+// at commas and trims nothing.
 func nodesCanGo(objects []Object) (wrong []string) {
 	const prefix = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	for _, p := range pods(objects) {
@@ -30,14 +31,17 @@ func nodesCanGo(objects []Object) (wrong []string) {
 		for _, volume := range p.spec.list("volumes") {
 			local := volume["hostPath"] != nil || volume["emptyDir"] != nil && volume.at("emptyDir", "medium") != "Memory"
 			if local && !slices.Contains(strings.Split(safe, ","), fmt.Sprint(volume["name"])) {
-				wrong = append(wrong, fmt.Sprintf("%s: volume %v keeps its node from ever being removed", p.owner.key(), volume["name"]))
+				wrong = append(wrong, fmt.Sprintf(
+					"%s: volume %v keeps its node from ever being removed", p.owner.key(), volume["name"],
+				))
 			}
 		}
 	}
 	return wrong
 }
 
-// nodePoolsTakeTheirPods: a pod that asks for a NodePool's nodes must be able to run on a new one, which has the labels that the NodePool requires and no others.
+// nodePoolsTakeTheirPods: a pod that asks for a NodePool's nodes must be able to run on a new one, which has the labels
+// that the NodePool requires and no others.
 func nodePoolsTakeTheirPods(objects []Object) (wrong []string) {
 	nodePools := map[string]Object{}
 	for _, o := range objects {
@@ -57,7 +61,9 @@ func nodePoolsTakeTheirPods(objects []Object) (wrong []string) {
 		}
 		for _, taint := range nodePool.list("spec", "template", "spec", "taints") {
 			if !p.tolerates(taint) {
-				wrong = append(wrong, fmt.Sprintf("%s: does not tolerate NodePool %v's taint %v", p.owner.key(), name, taint["key"]))
+				wrong = append(wrong, fmt.Sprintf(
+					"%s: does not tolerate NodePool %v's taint %v", p.owner.key(), name, taint["key"],
+				))
 			}
 		}
 		wrong = append(wrong, p.labelsMissing(nodePool)...)
@@ -66,7 +72,9 @@ func nodePoolsTakeTheirPods(objects []Object) (wrong []string) {
 			requests, _ := c.at("resources", "requests").(map[string]any)
 			for resource, limit := range limits {
 				if asked := requests[resource]; asked != nil && number(asked) > number(limit) {
-					wrong = append(wrong, fmt.Sprintf("%s: asks for %v of %s, NodePool %v has %v at most", p.owner.key(), asked, resource, name, limit))
+					wrong = append(wrong, fmt.Sprintf(
+						"%s: asks for %v of %s, NodePool %v has %v at most", p.owner.key(), asked, resource, name, limit,
+					))
 				}
 			}
 		}
@@ -91,7 +99,9 @@ func (p pod) labelsMissing(nodePool Object) (wrong []string) {
 	selector, _ := p.spec["nodeSelector"].(map[string]any)
 	for label, value := range selector {
 		if !slices.Contains(has[label], value) {
-			wrong = append(wrong, fmt.Sprintf("%s: selects %s=%v, which NodePool %s does not require", p.owner.key(), label, value, nodePool.Name()))
+			wrong = append(wrong, fmt.Sprintf(
+				"%s: selects %s=%v, which NodePool %s does not require", p.owner.key(), label, value, nodePool.Name(),
+			))
 		}
 	}
 	terms := p.spec.list("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
@@ -106,7 +116,9 @@ func (p pod) labelsMissing(nodePool Object) (wrong []string) {
 		return true
 	}
 	if len(terms) > 0 && !slices.ContainsFunc(terms, met) {
-		wrong = append(wrong, fmt.Sprintf("%s: no term of its node affinity is met by a new node of NodePool %s", p.owner.key(), nodePool.Name()))
+		wrong = append(wrong, fmt.Sprintf(
+			"%s: no term of its node affinity is met by a new node of NodePool %s", p.owner.key(), nodePool.Name(),
+		))
 	}
 	return wrong
 }
@@ -127,7 +139,9 @@ func queuesExist(objects []Object) (wrong []string) {
 		}
 	}
 	for _, p := range pods(objects) {
-		if queue := p.owner.at("metadata", "labels", "kueue.x-k8s.io/queue-name"); queue != nil && len(made) > 0 && !made[queue] {
+		if queue := p.owner.at(
+			"metadata", "labels", "kueue.x-k8s.io/queue-name",
+		); queue != nil && len(made) > 0 && !made[queue] {
 			wrong = append(wrong, fmt.Sprintf("%s: waits in LocalQueue %v, which does not exist", p.owner.key(), queue))
 		}
 	}

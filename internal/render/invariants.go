@@ -1,4 +1,4 @@
-package pulumitest
+package render
 
 import (
 	"fmt"
@@ -14,8 +14,10 @@ func Violations(resources []Resource) []string {
 	objects := Objects(resources)
 	var wrong []string
 	for _, check := range []func([]Object) []string{
-		selectorsMatchPods, servicePortsReachContainers, referencesResolve, podsAreRestricted, containersAreSizedAndProbed, imagesArePinned,
-		policiesCoverPods, scalersOwnReplicas, configsReachTheirPods, targetsExist, nodesCanGo, nodePoolsTakeTheirPods, queuesExist,
+		selectorsMatchPods, servicePortsReachContainers, referencesResolve, podsAreRestricted, containersAreSizedAndProbed,
+		imagesArePinned,
+		policiesCoverPods, scalersOwnReplicas, configsReachTheirPods, targetsExist, nodesCanGo, nodePoolsTakeTheirPods,
+		queuesExist,
 	} {
 		wrong = append(wrong, check(objects)...)
 	}
@@ -103,7 +105,9 @@ func servicePortsReachContainers(objects []Object) (wrong []string) {
 		for _, port := range o.list("spec", "ports") {
 			for _, p := range pods(objects) {
 				if matches(o.at("spec", "selector"), p.labels) && !p.hasPort(port["targetPort"]) {
-					wrong = append(wrong, fmt.Sprintf("%s: port %v targets %v, which %s does not have", o.key(), port["name"], port["targetPort"], p.owner.key()))
+					wrong = append(wrong, fmt.Sprintf(
+						"%s: port %v targets %v, which %s does not have", o.key(), port["name"], port["targetPort"], p.owner.key(),
+					))
 				}
 			}
 		}
@@ -146,7 +150,9 @@ func referencesResolve(objects []Object) (wrong []string) {
 				continue
 			}
 			if !exists[reference] && !strings.Contains(reference, "/"+existingClaimPrefix) {
-				wrong = append(wrong, fmt.Sprintf("%s: volume %v refers to %s, which does not exist", p.owner.key(), v["name"], reference))
+				wrong = append(wrong, fmt.Sprintf(
+					"%s: volume %v refers to %s, which does not exist", p.owner.key(), v["name"], reference,
+				))
 			}
 		}
 		for _, claim := range p.owner.list("spec", "volumeClaimTemplates") {
@@ -155,7 +161,9 @@ func referencesResolve(objects []Object) (wrong []string) {
 		for _, c := range p.containers() {
 			for _, m := range c.list("volumeMounts") {
 				if !volumes[m["name"]] {
-					wrong = append(wrong, fmt.Sprintf("%s: container %v mounts %v, which is no volume", p.owner.key(), c["name"], m["name"]))
+					wrong = append(wrong, fmt.Sprintf(
+						"%s: container %v mounts %v, which is no volume", p.owner.key(), c["name"], m["name"],
+					))
 				}
 			}
 		}
@@ -163,7 +171,8 @@ func referencesResolve(objects []Object) (wrong []string) {
 	return wrong
 }
 
-// configsReachTheirPods: a pod learns of a changed ConfigMap by a new name, which an immutable one gets, or reads it anew by itself.
+// configsReachTheirPods: a pod learns of a changed ConfigMap by a new name, which an immutable one gets, or reads it
+// anew by itself.
 func configsReachTheirPods(objects []Object) (wrong []string) {
 	mutable := map[any]bool{}
 	for _, o := range objects {
@@ -175,7 +184,9 @@ func configsReachTheirPods(objects []Object) (wrong []string) {
 		reads := strings.Contains(p.spec.Text(), "--enable-feature=auto-reload-config")
 		for _, v := range p.spec.list("volumes") {
 			if name := v.at("configMap", "name"); mutable[name] && !reads {
-				wrong = append(wrong, fmt.Sprintf("%s: would not learn of a change of ConfigMap %v, which is not immutable", p.owner.key(), name))
+				wrong = append(wrong, fmt.Sprintf(
+					"%s: would not learn of a change of ConfigMap %v, which is not immutable", p.owner.key(), name,
+				))
 			}
 		}
 	}
@@ -243,7 +254,8 @@ func imagesArePinned(objects []Object) (wrong []string) {
 	for _, p := range pods(objects) {
 		for _, c := range p.containers() {
 			image := fmt.Sprint(c["image"])
-			if name := image[strings.LastIndex(image, "/")+1:]; !strings.ContainsAny(name, ":@") || strings.HasSuffix(name, ":latest") {
+			if name := image[strings.LastIndex(image, "/")+1:]; !strings.ContainsAny(name, ":@") ||
+				strings.HasSuffix(name, ":latest") {
 				wrong = append(wrong, fmt.Sprintf("%s: image %s is not pinned", p.owner.key(), image))
 			}
 		}

@@ -1,6 +1,6 @@
-// Package pulumitest runs the program without an engine: a Recorder stands in for it and keeps every resource, from which tests check what
-// must hold for any stack, and from which `make render` prints the Kubernetes objects.
-package pulumitest
+// Package render runs a Pulumi program without an engine: a Recorder stands in for it and keeps every resource. `make
+// render` prints the Kubernetes objects from it, and tests check what must hold for any stack.
+package render
 
 import (
 	"crypto/sha256"
@@ -14,12 +14,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
-
-	"ollama-k8s/stacks"
 )
-
-// Project is the name of the program's Pulumi project.
-const Project = stacks.Project
 
 // Resource is one registered resource.
 type Resource struct {
@@ -33,8 +28,8 @@ type Resource struct {
 	Provider string
 }
 
-// Recorder is a mock engine. It does what the plain mocks of the SDK leave out and the real engine and providers do: autonaming, generated
-// passwords that are secret, the address of a load balancer.
+// Recorder is a mock engine. It does what the plain mocks of the SDK leave out and the real engine and providers do:
+// autonaming, generated passwords that are secret, the address of a load balancer.
 type Recorder struct {
 	// Preview leaves unknown what only an update can know.
 	Preview bool
@@ -45,12 +40,13 @@ type Recorder struct {
 
 var _ pulumi.MockResourceMonitor = (*Recorder)(nil)
 
-// Run runs a program on a stack of the given config (keys without the project's prefix, objects as JSON) and returns what it registered, by URN.
-func Run(stack string, values map[string]string, preview bool, program pulumi.RunFunc) ([]Resource, error) {
+// Run runs a project's program on a stack of the given config (keys without the project's prefix, objects as JSON) and
+// returns what it registered, by URN.
+func Run(project, stack string, values map[string]string, preview bool, program pulumi.RunFunc) ([]Resource, error) {
 	recorder := &Recorder{Preview: preview}
 	config := map[string]string{}
 	for key, value := range values {
-		config[Project+":"+key] = value
+		config[project+":"+key] = value
 	}
 	// As the CLI does for the program that it starts.
 	encoded, err := json.Marshal(config)
@@ -60,7 +56,7 @@ func Run(stack string, values map[string]string, preview bool, program pulumi.Ru
 	if err := os.Setenv(pulumi.EnvConfig, string(encoded)); err != nil {
 		return nil, err
 	}
-	err = pulumi.RunErr(program, pulumi.WithMocks(Project, stack, recorder), func(info *pulumi.RunInfo) {
+	err = pulumi.RunErr(program, pulumi.WithMocks(project, stack, recorder), func(info *pulumi.RunInfo) {
 		info.Config = config
 		info.DryRun = preview
 	})
@@ -113,12 +109,13 @@ func (r *Recorder) record(args pulumi.MockResourceArgs) {
 	r.resources = append(r.resources, Resource{
 		URN:  fmt.Sprintf("%s%s::%s", parentType, args.TypeToken, args.Name),
 		Type: args.TypeToken, Name: args.Name, Parent: rpc.GetParent(), Custom: args.Custom, Inputs: args.Inputs,
-		Protect: rpc.GetProtect(), IgnoreChanges: rpc.GetIgnoreChanges(), Dependencies: rpc.GetDependencies(), Provider: args.Provider,
+		Protect: rpc.GetProtect(), IgnoreChanges: rpc.GetIgnoreChanges(), Dependencies: rpc.GetDependencies(),
+		Provider: args.Provider,
 	})
 }
 
-// autoname gives an object without a name the name that Pulumi would: the resource's and a suffix. Here the suffix is a hash of the
-// content, so that a rendered stack shows which objects a change replaces.
+// autoname gives an object without a name the name that Pulumi would: the resource's and a suffix. Here the suffix is a
+// hash of the content, so that a rendered stack shows which objects a change replaces.
 func autoname(args pulumi.MockResourceArgs, outputs resource.PropertyMap) resource.PropertyMap {
 	metadata := resource.PropertyMap{}
 	if m, ok := outputs["metadata"]; ok && plain(m).IsObject() {
@@ -141,7 +138,9 @@ func contentHash(inputs resource.PropertyMap) string {
 }
 
 func loadBalancerStatus() resource.PropertyValue {
-	return resource.NewPropertyValue(map[string]any{"loadBalancer": map[string]any{"ingress": []any{map[string]any{"ip": "192.0.2.1"}}}})
+	return resource.NewPropertyValue(map[string]any{"loadBalancer": map[string]any{"ingress": []any{
+		map[string]any{"ip": "192.0.2.1"},
+	}}})
 }
 
 // plain takes the secret or output wrapping off a value.

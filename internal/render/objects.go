@@ -1,4 +1,4 @@
-package pulumitest
+package render
 
 import (
 	"bytes"
