@@ -85,13 +85,20 @@ func (c cost) measure(t *testing.T, direct, front string) (pairs []pair) {
 	return pairs
 }
 
-// textOf is a chat of about a size: messages of one to four KB of text, as people and models write it.
-func textOf(size int) string {
+// What messages are made of: prose, and code, in which every 23rd byte is an escaped quote. Each of these costs the reader and the seal some
+// 0.4 µs, so that 1 MiB of code is over the 10 ms that a body may cost.
+const (
+	prose = `The front reads each body once, before it decides anything.\n\nIt looks at the members of the top level and at ` +
+		`nothing else, so a message may say what it likes: even \"model\". Then the request waits for a slot, and the server answers. `
+	code = `Look at line 17:\n\tif name == \"front\" {\n\t\treturn nil // \"as before\"\n\t}\nand say why. `
+)
+
+// textOf is a chat of about a size: messages of one to four KB of lines.
+func textOf(size int, line string) string {
 	var body strings.Builder
 	body.WriteString(`{"model":"tiny","work":5,"messages":[{"role":"system","content":"Answer shortly."}`)
 	for i := 0; body.Len() < size; i++ {
 		role := []string{"user", "assistant"}[i%2]
-		line := `Look at line 17:\n\tif name == \"front\" {\n\t\treturn nil // \"as before\"\n\t}\nand say why. `
 		fmt.Fprintf(&body, `,{"role":%q,"content":"%s"}`, role, strings.Repeat(line, (1+i%4)<<10/len(line)+1))
 	}
 	return body.String() + `]}`
@@ -113,7 +120,8 @@ func TestAttackCost(t *testing.T) {
 	for _, c := range []cost{
 		{"a small one, a server of 5 ms", "/api/chat", small, 16, 60, time.Millisecond, true},
 		{"the first token of a stream", "/v1/chat/completions", stream, 16, 25, time.Millisecond, false},
-		{"a chat of 1 MiB", "/api/chat", textOf(1 << 20), 1, 300, 10 * time.Millisecond, true},
+		{"a chat of 1 MiB, prose", "/api/chat", textOf(1<<20, prose), 1, 300, 10 * time.Millisecond, true},
+		{"a chat of 1 MiB, code", "/api/chat", textOf(1<<20, code), 1, 300, 60 * time.Millisecond, true},
 		{"an image of 1 MiB", "/api/chat", imageOf(1 << 20), 1, 300, 10 * time.Millisecond, true},
 	} {
 		pairs := c.measure(t, "http://"+server, r.api)

@@ -121,11 +121,6 @@ local function fail(r, error)
   return nil
 end
 
-local function step(r)
-  r.steps = r.steps - 1
-  return r.steps >= 0 or fail(r, "too_complex")
-end
-
 -- space moves to the next byte that is no white space, and returns it; nil at the end.
 local function space(r)
   while true do
@@ -146,50 +141,66 @@ local RUN = string.rep("\\", 256)
 -- escaped tells whether the byte after window[to] is escaped: an odd number of backslashes ends there. Each run is counted once.
 local function escaped(window, from, to)
   local at = to
-  while at - 255 >= from and sub(window, at - 255, at) == RUN do
-    at = at - 256
-  end
   while at >= from and byte(window, at) == 92 do
     at = at - 1
+    if (to - at) % 256 == 0 then -- a long run
+      while at - 255 >= from and sub(window, at - 255, at) == RUN do
+        at = at - 256
+      end
+    end
   end
   return (to - at) % 2 == 1
 end
 
+-- skip_dense moves from an escaped quote on, over those that follow it closely, at C's speed: up to the first quote with another byte than a
+-- backslash before it, or the first that two backslashes stand before. Where the next of either is, is looked for once in a window. Slower
+-- than a search for quotes where these are far apart.
+local function skip_dense(r, window, quote)
+  if r.plain_turn ~= r.turn or r.plain < quote then
+    r.plain, r.plain_turn = find(window, '[^\\]"', quote) or math.maxinteger, r.turn
+  end
+  if r.double_turn ~= r.turn or r.double < quote then
+    r.double, r.double_turn = find(window, '\\\\"', quote, true) or math.maxinteger, r.turn
+  end
+  if r.plain < r.double then
+    return r.plain + 1 -- that quote is next
+  end
+  local run = r.double < math.maxinteger and r.double or #window + 1
+  while run > quote + 1 and byte(window, run - 1) == 92 do
+    run = run - 1
+  end
+  return run
+end
+
+local NEAR, DENSE = 8, 16 -- so many escaped quotes, each so near to the one before, are dense
+
 -- skip_string moves from behind an opening quote to behind the closing one.
 local function skip_string(r)
+  local window, at, steps, near = r.window, r.at, r.steps, 0
   while true do
-    local window, at = r.window, r.at
     local quote = find(window, '"', at, true)
     if not quote then
       -- A backslash at the end belongs to what comes next.
-      r.at = escaped(window, at, #window) and #window or #window + 1
+      r.at, r.steps = escaped(window, at, #window) and #window or #window + 1, steps
       if not fill(r) then
         return fail(r, "not_json")
       end
-    elseif not escaped(window, at, quote - 1) then
-      r.at = quote + 1
-      return true
+      window, at = r.window, r.at
     else
-      -- An escaped quote. The next ones like it are skipped at C's speed: up to the first quote with another byte than a backslash before
-      -- it, or the first that two backslashes stand before.
-      if not step(r) then
-        return nil
+      local second, first = byte(window, quote - 2, quote - 1)
+      if not first then -- the window begins with the string
+        second, first = nil, second
       end
-      if r.plain_turn ~= r.turn or r.plain < quote then
-        r.plain, r.plain_turn = find(window, '[^\\]"', quote) or math.maxinteger, r.turn
-      end
-      if r.double_turn ~= r.turn or r.double < quote then
-        r.double, r.double_turn = find(window, '\\\\"', quote, true) or math.maxinteger, r.turn
-      end
-      if r.plain < r.double then
-        r.at = r.plain + 2
+      if quote == at or first ~= 92 or second == 92 and quote - 2 >= at and not escaped(window, at, quote - 1) then
+        r.at, r.steps = quote + 1, steps
         return true
       end
-      local run = r.double < math.maxinteger and r.double or #window + 1
-      while run > quote + 1 and byte(window, run - 1) == 92 do
-        run = run - 1
+      steps = steps - 1
+      if steps < 0 then
+        return fail(r, "too_complex")
       end
-      r.at = run
+      near = quote - at < NEAR and near + 1 or 0
+      at = near < DENSE and quote + 1 or skip_dense(r, window, quote)
     end
   end
 end

@@ -58,9 +58,15 @@ end
 
 local RUN = string.rep("\\", 256)
 
--- backslashes counts those that end at a byte, and reaches no further back than from.
+-- backslashes counts those that end at a byte, and reaches no further back than from. The first are counted one by one: most runs are short.
 local function backslashes(piece, from, to)
   local at = to
+  while at >= from and to - at < 256 and byte(piece, at) == 92 do
+    at = at - 1
+  end
+  if to - at < 256 then
+    return to - at
+  end
   while at - 255 >= from and sub(piece, at - 255, at) == RUN do
     at = at - 256
   end
@@ -89,34 +95,57 @@ local function string_end(piece, at, plain, double)
   return backslashes(piece, at, quote - 1) % 2 == 0 and quote or -quote, plain, double
 end
 
+local NEAR, DENSE = 8, 16 -- so many escaped quotes, each so near to the one before, are dense
+
+-- leave_string reads on in a string and returns where it ends; or nil, with how many bytes of the next piece belong to an escape; and the
+-- steps that it took.
+local function leave_string(piece, at)
+  local steps, near, plain, double = 0, 0, nil, nil
+  while true do
+    local quote = find(piece, '"', at, true)
+    steps = steps + 1
+    if not quote then
+      return nil, at > #piece and at - #piece - 1 or backslashes(piece, at, #piece) % 2, steps
+    elseif quote == at or byte(piece, quote - 1) ~= 92 then
+      return quote, 0, steps
+    elseif byte(piece, quote - 2) == 92 and backslashes(piece, at, quote - 1) % 2 == 0 then
+      return quote, 0, steps
+    elseif quote - at >= NEAR then
+      at, near = quote + 1, 0
+    elseif near < DENSE then
+      at, near = quote + 1, near + 1
+    else
+      quote, plain, double = string_end(piece, at, plain, double)
+      if not quote then
+        return nil, backslashes(piece, at, #piece) % 2, steps
+      elseif quote > 0 then
+        return quote, 0, steps
+      end
+      at = 1 - quote
+    end
+  end
+end
+
 -- close returns where in the piece the first value ends, or nil.
 function Seal:close(piece)
   local at = 1 + self.skip
   self.skip = 0
-  local plain, double -- as string_end left them
   while true do
-    self.steps = self.steps + 1
     if self.in_string then
-      local quote = find(piece, '"', at, true)
-      if quote and (quote == at or byte(piece, quote - 1) ~= 92) then
-        self.in_string, at = false, quote + 1
-      else
-        quote, plain, double = string_end(piece, at, plain, double)
-        if not quote then
-          self.skip = at > #piece and at - #piece - 1 or backslashes(piece, at, #piece) % 2
-          return nil
-        elseif quote < 0 then
-          at = 1 - quote
-        else
-          self.in_string, at = false, quote + 1
-        end
+      local quote, skip, steps = leave_string(piece, at)
+      self.steps = self.steps + steps
+      if not quote then
+        self.skip = skip
+        return nil
       end
+      self.in_string, at = false, quote + 1
     else
       local found = find(piece, '["%[%]{}]', at)
       if not found then
         self.skip = math.max(at - #piece - 1, 0)
         return nil
       end
+      self.steps = self.steps + 1
       local char = byte(piece, found)
       at = found + 1
       if char == 34 then
