@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,12 +149,20 @@ func TestHAProxyAcceptsItsConfigurationWithoutAWarning(t *testing.T) {
 	}
 }
 
+// nextPort counts on below the ports that the kernel gives to whoever asks for any: no server of another test takes one in between.
+var nextPort atomic.Int32
+
 func freePort(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	for range 1000 {
+		port := 20000 + (os.Getpid()*50+int(nextPort.Add(1)))%12000
+		if listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			listener.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 type seen struct {

@@ -49,21 +49,7 @@ end
 
 core.register_action("release", { "http-res" }, release)
 
-local Bodies = { id = "bodies", flags = filter.FLT_CFG_FL_HTX }
-Bodies.__index = Bodies
-
-function Bodies:new()
-  return setmetatable({}, Bodies)
-end
-
--- Called when a request ends, however it ends.
-function Bodies:end_analyze(txn)
-  release(txn)
-end
-
-core.register_filter("bodies", Bodies, function(class)
-  return class
-end)
+table.insert(Ended, release)
 
 -- For usage.lua.
 function Held_bytes()

@@ -39,21 +39,13 @@ end)
 core.register_action("served", { "http-res" }, function(txn)
   local turn = txn:get_var("txn.turn")
   local queue = turn and queues[txn.f:be_name() .. " " .. txn:get_var("txn.class")]
-  txn:unset_var("txn.turn")
   if queue and queue.last[txn:get_var("txn.team")] then
     queue.turn = math.max(queue.turn, turn)
   end
 end)
 
 -- A request that no server answered, such as one whose client gave up, gives its turn back: its team owes nothing.
-local Turns = { id = "turns", flags = filter.FLT_CFG_FL_HTX }
-Turns.__index = Turns
-
-function Turns:new()
-  return setmetatable({}, Turns)
-end
-
-function Turns:end_analyze(txn)
+table.insert(Ended, function(txn)
   if not txn:get_var("txn.turn") then
     return
   end
@@ -62,8 +54,4 @@ function Turns:end_analyze(txn)
   if queue and queue.id == txn:get_var("txn.turn_of") then
     queue.last[team] = queue.last[team] - 1
   end
-end
-
-core.register_filter("turns", Turns, function(class)
-  return class
 end)

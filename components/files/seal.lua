@@ -6,7 +6,7 @@
 -- more, by other code than the reader's, in pieces as they go on to the server. It does not go on before only white space is seen behind it.
 -- What cannot be sealed does not reach the server whole: the raised error ends the request.
 --
--- Loaded once per thread, as a filter of the front's requests.
+-- Loaded once per thread, as a filter of the front's requests; it hands the responses to ends.lua.
 
 local find, byte, sub = string.find, string.byte, string.sub
 
@@ -35,12 +35,14 @@ local Seal = { id = "seal", flags = filter.FLT_CFG_FL_HTX }
 Seal.__index = Seal
 
 function Seal:new()
-  return setmetatable({ depth = 0, in_string = false, skip = 0, steps = 0 }, Seal)
+  return setmetatable({ depth = 0, in_string = false, skip = 0, steps = 0, began = core.now().sec }, Seal)
 end
 
 function Seal:http_headers(txn, message)
-  -- txn.name is set for requests that go to a model.
-  if message.channel:is_resp() or not txn:get_var("txn.name") then
+  if message.channel:is_resp() then
+    Ends.headers(self, txn, message)
+    return filter.CONTINUE
+  elseif not txn:get_var("txn.name") then -- it is set for requests that go to a model
     return filter.CONTINUE
   end
   self.members = ',"model":' .. quote(txn:get_var("txn.model"))
@@ -185,7 +187,9 @@ end
 
 -- http_payload returns how many bytes go on to the server; the rest comes again.
 function Seal:http_payload(_, message)
-  if message.channel:is_resp() or self.sealed then
+  if message.channel:is_resp() then
+    return Ends.payload(self, message)
+  elseif self.sealed then
     return
   end
   local size = message:input() -- with a byte or more for the trailers of a chunked body

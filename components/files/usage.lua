@@ -6,22 +6,15 @@
 local bounds = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900 }
 local durations = {} -- by pool/model: count, sum, and for each bound how many took no longer
 
-local timer = { id = "usage", flags = filter.FLT_CFG_FL_HTX }
-timer.__index = timer
-
-function timer:new()
-  return setmetatable({ began = core.now() }, timer)
-end
-
--- Called once for each direction of a request that ends, however it ends: a client that leaves counts too.
-function timer:end_analyze(txn, channel)
+-- A client that leaves counts too.
+table.insert(Ended, function(txn, channel, began)
   local usage = channel:is_resp() and txn:get_var("txn.usage") -- team/pool/model, of requests that were let in to a queue
   if not usage then
     return
   end
   local model = usage:match("^[^/]+/(.+)$")
   local now = core.now()
-  local took = now.sec - self.began.sec + (now.usec - self.began.usec) / 1e6
+  local took = now.sec - began.sec + (now.usec - began.usec) / 1e6
   local known = durations[model]
   if not known then
     known = { count = 0, sum = 0 }
@@ -37,10 +30,6 @@ function timer:end_analyze(txn, channel)
       known[i] = known[i] + 1
     end
   end
-end
-
-core.register_filter("usage", timer, function(class)
-  return class
 end)
 
 local by_model = {

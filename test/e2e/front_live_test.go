@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -44,10 +43,25 @@ var (
 		if err != nil {
 			return nil, err
 		}
-		_, err = io.WriteString(connection, "PROXY UNKNOWN\r\n")
-		return connection, err
+		return &proxied{Conn: connection}, nil
 	}}}
 )
+
+// proxied is a connection whose first words tell where it comes from, as a front's do, in one packet with the request.
+type proxied struct {
+	net.Conn
+	told bool
+}
+
+func (p *proxied) Write(text []byte) (int, error) {
+	if p.told {
+		return p.Conn.Write(text)
+	}
+	p.told = true
+	header := "PROXY UNKNOWN\r\n"
+	written, err := p.Conn.Write(append([]byte(header), text...))
+	return max(written-len(header), 0), err
+}
 
 // applySecret makes or changes a Secret of the stack's namespace.
 func applySecret(t *testing.T, name string, files map[string]string) {
