@@ -310,7 +310,9 @@ func (a *AuthFrontArgs) staticFiles() map[string]string {
 		"concurrent.map":    a.teamsMap(Team.concurrent),
 		"priorities.map":    a.teamsMap(Team.priorityClass),
 	}
-	for _, name := range []string{"reader.lua", "seal.lua", "ends.lua", "ended.lua", "bodies.lua", "fair.lua", "usage.lua"} {
+	for _, name := range []string{
+		"reader.lua", "seal.lua", "ends.lua", "ended.lua", "bodies.lua", "fair.lua", "usage.lua",
+	} {
 		all[name] = file(name)
 	}
 	if a.KeysSecret != "" {

@@ -39,7 +39,7 @@ end)
 core.register_action("served", { "http-res" }, function(txn)
   local turn = txn:get_var("txn.turn")
   local queue = turn and queues[txn.f:be_name() .. " " .. txn:get_var("txn.class")]
-  if queue and queue.last[txn:get_var("txn.team")] then
+  if queue and queue.id == txn:get_var("txn.turn_of") then
     queue.turn = math.max(queue.turn, turn)
   end
 end)
