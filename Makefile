@@ -3,8 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# Builds of the program and of the embedded cluster's tools share their packages in the Go build cache only when their flags agree.
-export GOFLAGS := -trimpath
+# Builds of the program and of the embedded cluster's tools share their packages in the Go build cache only when their
+# flags agree: local/internal/toolchain/gobuild.go has the same ones, and says why these.
+export GOFLAGS := -trimpath '-gcflags=all=-dwarf=false -l'
 export GOTOOLCHAIN := local
 export CGO_ENABLED := 0
 

@@ -22,25 +22,27 @@ type Log struct {
 	mu       sync.Mutex
 	w        io.Writer
 	began    time.Time
+	cpu      time.Duration // used before began
 	finished []outcome
 }
 
 type outcome struct {
 	step string
 	took time.Duration
+	cpu  time.Duration // of all that ran meanwhile: steps at the same time count each other's
 	err  error
 }
 
 // New returns a Log that writes to w. The times in front of its lines count
 // from now.
 func New(w io.Writer) *Log {
-	return &Log{w: w, began: time.Now()}
+	return &Log{w: w, began: time.Now(), cpu: cpu()}
 }
 
 // Step runs f as the named step and returns its error as it is: the caller
 // knows better what to wrap it in.
 func (l *Log) Step(name string, f func(s *Step) error) error {
-	s := &Step{name: name, began: time.Now()}
+	s, before := &Step{name: name, began: time.Now()}, cpu()
 	l.Printf("%s …", name)
 
 	done, told := make(chan struct{}), make(chan struct{})
@@ -54,7 +56,7 @@ func (l *Log) Step(name string, f func(s *Step) error) error {
 
 	took := time.Since(s.began)
 	l.mu.Lock()
-	l.finished = append(l.finished, outcome{name, took, err})
+	l.finished = append(l.finished, outcome{name, took, cpu() - before, err})
 	l.mu.Unlock()
 	if err != nil {
 		l.Printf("%s: failed after %s", name, short(took))
@@ -88,23 +90,30 @@ func (l *Log) Printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(l.w, "%3d:%02d  %s\n", int(elapsed.Minutes()), int(elapsed.Seconds())%60, fmt.Sprintf(format, args...))
 }
 
-// Summary prints the finished steps with their times, in the order of their
-// ends, and the time that all took together.
+// Summary prints the finished steps in the order of their ends, each with its
+// time and the CPU time (user and system) of this process and its finished
+// children during the step, and at last both in all.
 func (l *Log) Summary() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	width := len(short(time.Since(l.began)))
+	rows := [][3]string{{"TIME", "CPU", "STEP"}}
 	for _, o := range l.finished {
-		width = max(width, len(short(o.took)))
-	}
-	for _, o := range l.finished {
-		mark := ""
+		name := o.step
 		if o.err != nil {
-			mark = "  failed"
+			name += "  failed"
 		}
-		_, _ = fmt.Fprintf(l.w, "%*s  %s%s\n", width, short(o.took), o.step, mark)
+		rows = append(rows, [3]string{short(o.took), short(o.cpu), name})
 	}
-	_, _ = fmt.Fprintf(l.w, "%*s  in all\n", width, short(time.Since(l.began)))
+	rows = append(rows, [3]string{short(time.Since(l.began)), short(cpu() - l.cpu), "in all"})
+	var widths [2]int
+	for _, row := range rows {
+		for i := range widths {
+			widths[i] = max(widths[i], len(row[i]))
+		}
+	}
+	for _, row := range rows {
+		_, _ = fmt.Fprintf(l.w, "%*s  %*s  %s\n", widths[0], row[0], widths[1], row[1], row[2])
+	}
 }
 
 // short is a duration as a person reads it: 120ms, 4.3s, 6m18s.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 )
 
 // goTool is built from the Go module local/tools/NAME, which pins what it is
@@ -60,21 +59,11 @@ func (g goTool) folderOf(t tool) (string, error) {
 	return t.folder(t.version, key)
 }
 
-// key covers the module's files and the whole recipe.
+// key covers the module's files, but its tests, and the whole recipe.
 func (g goTool) key(t tool, module string) (string, error) {
-	entries, err := os.ReadDir(module)
-	if err != nil {
-		return "", fmt.Errorf("reading the module of %s: %w", t.name, err)
-	}
-	key := newDigest(runtime.Version(), t.version, g)
-	for _, e := range entries {
-		isSource := strings.HasPrefix(e.Name(), "go.") || strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go")
-		if !isSource {
-			continue
-		}
-		if err := key.addFile(e.Name(), filepath.Join(module, e.Name())); err != nil {
-			return "", err
-		}
+	key := newDigest(runtime.Version(), compilerFlags, t.version, g)
+	if err := addFolder(key, module, module); err != nil {
+		return "", err
 	}
 	return key.String(), nil
 }

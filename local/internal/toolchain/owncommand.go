@@ -73,7 +73,7 @@ func workOutOwnKey(n Name) (string, error) {
 	}
 	parts := strings.Fields(string(out))
 	slices.Sort(parts)
-	key := newDigest(runtime.Version(), n)
+	key := newDigest(runtime.Version(), compilerFlags, n)
 	for _, part := range slices.Compact(parts) {
 		if !filepath.IsAbs(part) {
 			key.add(part)

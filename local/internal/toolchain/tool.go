@@ -61,8 +61,9 @@ var alsoKnown = map[Name]Name{
 	Promtool: Prometheus,
 }
 
-// moduleOf maps the tools that are further programs of another tool's module.
-var moduleOf = map[Name]Name{KEDAAdapter: KEDA}
+// moduleOf maps the tools that are further programs of another tool's module. CoreDNS shares Kubernetes' client, and
+// its compiled packages only where both choose the same versions of all that it is made of.
+var moduleOf = map[Name]Name{KEDAAdapter: KEDA, CoreDNS: Kubernetes}
 
 // tools are all there are, the most awaited first: Names keeps their order.
 var tools = []tool{
@@ -87,7 +88,7 @@ var tools = []tool{
 		// refuses a CLI that says none.
 		ldflags: "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v3.274.1",
 	}},
-	{CoreDNS, "1.14.3", goTool{}},
+	{CoreDNS, "1.14.3", goTool{source: "./coredns"}},
 	{PulumiRandom, "4.18.2", goTool{executable: "pulumi-resource-random"}},
 	{PulumiKubernetes, "4.24.0", goTool{
 		executable: "pulumi-resource-kubernetes",
