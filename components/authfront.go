@@ -78,9 +78,10 @@ type AuthFront struct {
 
 	// Endpoint is the base URL that clients use.
 	Endpoint pulumi.StringOutput `pulumi:"endpoint"`
-	// Scheme and ServicePort are those of the front's own Service, whatever stands before it.
-	Scheme      string `pulumi:"scheme"`
-	ServicePort int    `pulumi:"servicePort"`
+	// ServiceName, Scheme and ServicePort are those of the front's own Service, whatever stands before it.
+	ServiceName pulumi.StringOutput `pulumi:"serviceName"`
+	Scheme      string              `pulumi:"scheme"`
+	ServicePort int                 `pulumi:"servicePort"`
 	// APIKeys are the teams' keys, by team. Secret.
 	APIKeys pulumi.StringMapOutput `pulumi:"apiKeys"`
 	// MetricsHost resolves to the address of every front pod, and MetricsPort is where its exporter listens.
@@ -115,7 +116,8 @@ func NewAuthFront(
 		return nil, err
 	}
 	return front, ctx.RegisterResourceOutputs(front, pulumi.Map{
-		"endpoint": front.Endpoint, "scheme": pulumi.String(front.Scheme), "servicePort": pulumi.Int(front.ServicePort),
+		"endpoint": front.Endpoint, "serviceName": front.ServiceName,
+		"scheme": pulumi.String(front.Scheme), "servicePort": pulumi.Int(front.ServicePort),
 		"apiKeys": front.APIKeys, "metricsHost": front.MetricsHost, "metricsPort": pulumi.Int(front.MetricsPort),
 	})
 }
@@ -176,7 +178,7 @@ func (a *AuthFrontArgs) children(
 	if err := disruptionBudget(ctx, name, a.Namespace, roleFront, parent); err != nil {
 		return fmt.Errorf("creating the disruption budget of %s: %w", name, err)
 	}
-	if front.Endpoint, err = a.expose(ctx, name, parent); err != nil {
+	if err := a.expose(ctx, name, front, parent); err != nil {
 		return fmt.Errorf("exposing %s: %w", name, err)
 	}
 	return nil
@@ -413,9 +415,9 @@ func podIPs() *corev1.EnvVarArgs {
 func (a *AuthFrontArgs) podsService(
 	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
 ) error {
-	metadata := named(a.Namespace, roleFront, name, name+"-pods")
+	metadata := named(a.Namespace, roleFront, name, name+HeadlessSuffix)
 	metadata.Annotations = skipAwait()
-	service, err := corev1.NewService(ctx, name+"-pods", &corev1.ServiceArgs{
+	service, err := corev1.NewService(ctx, name+HeadlessSuffix, &corev1.ServiceArgs{
 		Metadata: metadata, Spec: &corev1.ServiceSpecArgs{
 			ClusterIP: pulumi.String("None"),
 			Selector:  selectInstance(roleFront, name),

@@ -7,6 +7,19 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// The rules as one stack has them.
+
+// rules are those of rules.yml. Kubernetes' names need no quoting in a regular expression: they have no dot here.
+func (k known) rules() (string, error) {
+	var pods []string
+	for _, pool := range k.Pools {
+		pods = append(pods, pool.Workload+"-.+")
+	}
+	return fill("rules.yml", "[[", "]]", map[string]any{
+		"Namespace": k.Namespace, "WriterJobs": k.WriterJobs + "-.+", "ServerPods": strings.Join(pods, "|"),
+	})
+}
+
 // What the stack's config says, as series: alerts and the dashboard compare with it what is measured.
 
 type recordingRule struct {
@@ -16,11 +29,11 @@ type recordingRule struct {
 }
 
 // configRules are the rules of stack.yml: constants under the names of pools and models.
-func (a *ObservabilityArgs) configRules(namespace string) (string, error) {
+func (a *ObservabilityArgs) configRules(k known) (string, error) {
 	var rules []recordingRule
 	constant := func(record string, value int, labels ...string) {
 		rule := recordingRule{
-			Record: record, Expr: fmt.Sprintf("vector(%d)", value), Labels: map[string]string{"namespace": namespace},
+			Record: record, Expr: fmt.Sprintf("vector(%d)", value), Labels: map[string]string{"namespace": k.Namespace},
 		}
 		for i := 0; i+1 < len(labels); i += 2 {
 			if labels[i+1] != "" {
@@ -35,7 +48,7 @@ func (a *ObservabilityArgs) configRules(namespace string) (string, error) {
 		constant("ollama_pool_replicas_min", pool.Replicas.Min, "pool", pool.Name)
 		constant("ollama_pool_replicas_max", pool.Replicas.Max, "pool", pool.Name)
 		for _, model := range pool.Models {
-			name := metricModel(model.Name)
+			name := MetricModel(model.Name)
 			if model.hasQueue() {
 				constant("ollama_pool_slots", model.Slots, "pool", pool.Name, "model", name)
 			}

@@ -67,8 +67,8 @@ func (a *AuthFrontArgs) exposure() Expose {
 
 // expose makes the Service that users reach, what stands before it, and the endpoint's URL.
 func (a *AuthFrontArgs) expose(
-	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
-) (pulumi.StringOutput, error) {
+	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
+) error {
 	spec := &corev1.ServiceSpecArgs{
 		Type:     pulumi.String("ClusterIP"),
 		Selector: selectInstance(roleFront, name),
@@ -82,9 +82,11 @@ func (a *AuthFrontArgs) expose(
 		Metadata: named(a.Namespace, roleFront, name, name), Spec: spec,
 	}, opts...)
 	if err != nil {
-		return pulumi.StringOutput{}, err
+		return err
 	}
-	return a.exposure().publish(ctx, name, a, service, opts...)
+	front.ServiceName = service.Metadata.Name().Elem()
+	front.Endpoint, err = a.exposure().publish(ctx, name, a, service, opts...)
+	return err
 }
 
 // https tells whether users reach the front by HTTPS, whoever ends it.

@@ -22,8 +22,11 @@ func file(name string) string {
 }
 
 // render executes an embedded text/template.
-func render(name string, values any) (string, error) {
-	parsed, err := template.New(name).Option("missingkey=error").Parse(file(name))
+func render(name string, values any) (string, error) { return fill(name, "{{", "}}", values) }
+
+// fill is render for a file in which other programs use the braces.
+func fill(name, left, right string, values any) (string, error) {
+	parsed, err := template.New(name).Delims(left, right).Option("missingkey=error").Parse(file(name))
 	if err != nil {
 		return "", err
 	}

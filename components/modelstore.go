@@ -79,6 +79,8 @@ type ModelStore struct {
 
 	// ClaimName is the claim that all servers mount; empty with PerReplica.
 	ClaimName pulumi.StringOutput `pulumi:"claimName"`
+	// WriterJobs begins the names of the writer's Jobs, those of the scheduled check included.
+	WriterJobs pulumi.StringOutput `pulumi:"writerJobs"`
 	// Mount is what a server mounts.
 	Mount StoreMount
 }
@@ -112,6 +114,7 @@ func NewModelStore(
 		return nil, err
 	}
 	parent := pulumi.Parent(store)
+	store.WriterJobs = pulumi.String(name + "-writer").ToStringOutput()
 
 	config, err := a.writerConfigMap(ctx, name+"-writer", plan, parent)
 	if err != nil {
@@ -120,7 +123,7 @@ func NewModelStore(
 	if a.PerReplica {
 		store.ClaimName = pulumi.String("").ToStringOutput()
 		store.Mount = StoreMount{Shared: true, PerReplica: a.replicaStore(config)}
-		return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
+		return store, ctx.RegisterResourceOutputs(store, store.outputs())
 	}
 	claim, err := a.claim(ctx, name, parent)
 	if err != nil {
@@ -142,7 +145,11 @@ func NewModelStore(
 			return nil, fmt.Errorf("creating the scheduled check of %s: %w", name, err)
 		}
 	}
-	return store, ctx.RegisterResourceOutputs(store, pulumi.Map{"claimName": store.ClaimName})
+	return store, ctx.RegisterResourceOutputs(store, store.outputs())
+}
+
+func (s *ModelStore) outputs() pulumi.Map {
+	return pulumi.Map{"claimName": s.ClaimName, "writerJobs": s.WriterJobs}
 }
 
 func (a *ModelStoreArgs) claim(

@@ -117,17 +117,18 @@ func fileKey(model string) string {
 	return safe + "-" + digest(model)
 }
 
-// headlessSuffix ends the name of the Service that resolves to each pod.
-const headlessSuffix = "-pods"
+// HeadlessSuffix ends the name of the Service that resolves to each pod: a pool whose name ends so collides with another
+// one's.
+const HeadlessSuffix = "-pods"
 
 // backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy
 // allows no slash.
 func backendName(pool, model string) string {
-	return "model:" + pool + ":" + metricModel(model)
+	return "model:" + pool + ":" + MetricModel(model)
 }
 
-// metricModel is a model's name as a label of the metrics: that of its backend.
-func metricModel(model string) string {
+// MetricModel is a model's name as a label of the metrics: that of its backend. Two models of a stack must differ in it.
+func MetricModel(model string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
 }
 

@@ -146,6 +146,9 @@ func (a *NodesArgs) queues() (names []string) {
 	return names
 }
 
+// NodePoolName is the name of the NodePool of a pool. A NodePool is of the whole cluster, which may have several stacks.
+func NodePoolName(namespace, pool string) string { return namespace + "-" + pool }
+
 func (a *NodesArgs) nodePool(
 	ctx *pulumi.Context, name string, pool Pool, opts ...pulumi.ResourceOption,
 ) (pulumi.StringOutput, error) {
@@ -161,10 +164,13 @@ func (a *NodesArgs) nodePool(
 		}
 		requirements = append(requirements, requirement)
 	}
+	nodePoolName := a.Namespace.ToStringOutput().ApplyT(func(namespace string) string {
+		return NodePoolName(namespace, pool.Name)
+	}).(pulumi.StringOutput)
 	made, err := apiextensions.NewCustomResource(ctx, name+"-"+pool.Name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("karpenter.sh/v1"), Kind: pulumi.String("NodePool"),
 		Metadata: &metav1.ObjectMetaArgs{
-			Name:   pulumi.Sprintf("%s-%s", a.Namespace, pool.Name), // of the whole cluster, which may have several stacks
+			Name:   nodePoolName,
 			Labels: labels(roleServer, name),
 		},
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{

@@ -43,6 +43,8 @@ type ObservabilityArgs struct {
 	MetricsPort int
 	// Pools to ask for their numbers.
 	Pools []Pool
+	// WriterJobs begins the names of the store's Jobs: ModelStore.WriterJobs.
+	WriterJobs pulumi.StringInput
 	// QueueLength is how many requests may wait for one model.
 	QueueLength int
 	// DCGM is DCGMNone, DCGMExisting or DCGMDeploy. Default: DCGMNone.

@@ -18,13 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRulesAreValid(t *testing.T) {
-	out, err := exec.Command(tool(t, "PROMTOOL"), "check", "rules", "files/rules.yml").CombinedOutput()
-	require.NoError(t, err, string(out))
-	out, err = exec.Command(tool(t, "PROMTOOL"), "test", "rules", "testdata/rules_test.yml").CombinedOutput()
-	require.NoError(t, err, string(out))
-}
-
 func TestEachAlertIsFiredByATestAndHasASectionInTheRunbook(t *testing.T) {
 	runbook, err := os.ReadFile("../docs/runbook.md")
 	require.NoError(t, err)
@@ -65,17 +58,22 @@ func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			args := observed()
 			args.DCGM, args.DCGMNamespace = test.dcgm, "gpu-operator"
-			config, err := args.prometheusConfig(
-				"ollama", "front-metrics.ollama.svc", test.host,
-				[]string{"ollama-chat-pods.ollama.svc", "ollama-embed-pods.ollama.svc"},
-			)
+			k := known{
+				Namespace: "ollama", FrontHost: "front-metrics.ollama.svc", DCGMHost: test.host, WriterJobs: "models-writer",
+				Pools: []knownPool{
+					{"chat", "ollama-chat-pods.ollama.svc", "ollama-chat"}, {"embed", "ollama-embed-pods.ollama.svc", "ollama-embed"},
+				},
+			}
+			config, err := args.prometheusConfig(k)
 			require.NoError(t, err)
 			assert.Equal(t, test.dcgm != DCGMNone, strings.Contains(config, "job_name: dcgm"))
-			series, err := args.configRules("ollama")
+			series, err := args.configRules(k)
+			require.NoError(t, err)
+			rules, err := k.rules()
 			require.NoError(t, err)
 			dir := t.TempDir()
 			for name, text := range map[string]string{
-				"prometheus.yml": strings.ReplaceAll(config, "/etc/prometheus/", dir+"/"), "rules.yml": file("rules.yml"),
+				"prometheus.yml": strings.ReplaceAll(config, "/etc/prometheus/", dir+"/"), "rules.yml": rules,
 				"stack.yml": series,
 			} {
 				require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
@@ -89,7 +87,7 @@ func TestTheBundledPrometheusConfigurationIsValid(t *testing.T) {
 }
 
 func TestTheConfigsOwnSeriesNameModelsAsTheMetricsDo(t *testing.T) {
-	series, err := observed().configRules("llms")
+	series, err := observed().configRules(known{Namespace: "llms"})
 	require.NoError(t, err)
 	assert.Contains(t, series, "model: hf.co_org_big:Q4\n", "as its backend")
 	assert.Contains(t, series, "model: embed\n", "as its backend")
@@ -110,7 +108,7 @@ func TestTheConfigsOwnSeriesNameModelsAsTheMetricsDo(t *testing.T) {
 			}
 		}
 		assert.Equal(t, want, name)
-		assert.Equal(t, want, metricModel(said))
+		assert.Equal(t, want, MetricModel(said))
 	}
 }
 

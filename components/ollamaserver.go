@@ -45,7 +45,8 @@ type OllamaServerArgs struct {
 type OllamaServer struct {
 	pulumi.ResourceState
 
-	// WorkloadKind and WorkloadName are what an autoscaler scales.
+	// WorkloadKind and WorkloadName are what an autoscaler scales. The name is also the value of the pods' label
+	// app.kubernetes.io/instance.
 	WorkloadKind WorkloadKind        `pulumi:"workloadKind"`
 	WorkloadName pulumi.StringOutput `pulumi:"workloadName"`
 	// ServiceName is the pool behind one address.
@@ -214,7 +215,7 @@ func (a *OllamaServerArgs) statefulSet(
 		Metadata: pods.metadata,
 		Spec: &appsv1.StatefulSetSpecArgs{
 			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template,
-			ServiceName:          pulumi.String(name + headlessSuffix),
+			ServiceName:          pulumi.String(name + HeadlessSuffix),
 			PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
 			VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.Claim},
 			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
@@ -336,7 +337,7 @@ func (a *OllamaServerArgs) services(
 	if err != nil {
 		return err
 	}
-	pods, err := service(headlessSuffix, &corev1.ServiceSpecArgs{ClusterIP: pulumi.String("None")})
+	pods, err := service(HeadlessSuffix, &corev1.ServiceSpecArgs{ClusterIP: pulumi.String("None")})
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,9 @@ type Pool struct {
 	Models []Model
 	// Host resolves to the address of each ready pod, without the cluster's domain: OllamaServer.PodsHost.
 	Host pulumi.StringInput
+	// Workload is the name of what makes the pods: OllamaServer.WorkloadName. Their names begin with it, and it is the value
+	// of their label app.kubernetes.io/instance.
+	Workload pulumi.StringInput
 	// Karpenter makes the nodes of the pool as this says. Default: somebody else makes them.
 	Karpenter *NodeRequests
 	// Queue is the name of Kueue's LocalQueue that lets the pods start. Default: they start at once.

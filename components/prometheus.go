@@ -67,20 +67,14 @@ func (a *ObservabilityArgs) bundled(
 func (a *ObservabilityArgs) prometheusConfigMap(
 	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrOutput, error) {
-	hosts := pulumi.StringArray{a.MetricsHost, dcgmHost}
-	for _, pool := range a.Pools {
-		hosts = append(hosts, pool.Host)
+	text := func(of func(known) (string, error)) pulumi.StringOutput {
+		return a.whenKnown(dcgmHost, of).(pulumi.StringOutput)
 	}
-	known := append(pulumi.StringArray{a.Namespace}, hosts...).ToStringArrayOutput()
-	config := known.ApplyT(func(known []string) (string, error) {
-		return a.prometheusConfig(known[0], known[1], known[2], known[3:])
-	}).(pulumi.StringOutput)
-	rules := known.ApplyT(func(known []string) (string, error) { return a.configRules(known[0]) }).(pulumi.StringOutput)
 	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
 	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
 		Data: pulumi.StringMap{
-			"prometheus.yml": config, "rules.yml": pulumi.String(file("rules.yml")), "stack.yml": rules,
+			"prometheus.yml": text(a.prometheusConfig), "rules.yml": text(known.rules), "stack.yml": text(a.configRules),
 		},
 	}, opts...)
 	if err != nil {
@@ -170,18 +164,13 @@ func (a *ObservabilityArgs) prometheusTraffic() allow {
 	return traffic
 }
 
-// prometheusConfig is prometheus.yml; hosts are the pools', in their order.
-func (a *ObservabilityArgs) prometheusConfig(namespace, front, dcgm string, hosts []string) (string, error) {
-	type pool struct{ Name, Host string }
-	var pools []pool
-	for i, p := range a.Pools {
-		pools = append(pools, pool{p.Name, hosts[i]})
-	}
+// prometheusConfig is prometheus.yml.
+func (a *ObservabilityArgs) prometheusConfig(k known) (string, error) {
 	values := map[string]any{
-		"Namespace": namespace, "Host": front, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath,
-		"Pools": pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama,
+		"Namespace": k.Namespace, "Host": k.FrontHost, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath,
+		"Pools": k.Pools, "ServerJobs": serverJobs, "ModelNames": metricRenamings(), "OllamaPort": portOllama,
 		"ExporterPort": portExporter,
-		"DCGMHost":     dcgm, "DCGMPort": portDCGM, "DCGMNamespace": "",
+		"DCGMHost":     k.DCGMHost, "DCGMPort": portDCGM, "DCGMNamespace": "",
 	}
 	if a.DCGM == DCGMExisting {
 		values["DCGMNamespace"] = a.DCGMNamespace

@@ -21,7 +21,7 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	if err := a.exporterDeployment(ctx, name, opts...); err != nil {
 		return err
 	}
-	object := func(suffix, kind string, spec func(namespace string) (string, error)) error {
+	object := func(suffix, kind string, spec func(k known) (string, error)) error {
 		release := pulumi.StringMap{}
 		if a.ReleaseLabel != "" {
 			release["release"] = pulumi.String(a.ReleaseLabel)
@@ -32,44 +32,49 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 		resource := name + "-" + strings.ToLower(kind) + suffix
 		_, err := apiextensions.NewCustomResource(ctx, resource, &apiextensions.CustomResourceArgs{
 			ApiVersion: pulumi.String("monitoring.coreos.com/v1"), Kind: pulumi.String(kind), Metadata: metadata,
-			OtherFields: kubernetes.UntypedArgs{"spec": a.Namespace.ToStringOutput().ApplyT(parsed(spec))},
+			OtherFields: kubernetes.UntypedArgs{"spec": a.whenKnown(pulumi.String(""), parsed(spec))},
 		}, opts...)
 		return err
 	}
-	if err := object("", "PodMonitor", func(string) (string, error) {
+	if err := object("", "PodMonitor", func(known) (string, error) {
 		return render("podmonitor-front.yml.tmpl", map[string]any{
 			"Role": roleFront, "Port": portNameMetrics, "TeamsPath": teamsMetricsPath,
 		})
 	}); err != nil {
 		return err
 	}
-	if err := object("-servers", "PodMonitor", func(namespace string) (string, error) {
-		return render("podmonitor-servers.yml.tmpl", map[string]any{
-			"Role": roleServer, "Port": portNameHTTP, "ServerJobs": serverJobs, "ModelNames": metricRenamings(),
-			"Exporter": fmt.Sprintf("%s-exporter.%s.svc:%d", name, namespace, portExporter),
-		})
+	if err := object("-servers", "PodMonitor", func(k known) (string, error) {
+		return a.podMonitorOfServers(k, name+"-exporter")
 	}); err != nil {
 		return err
 	}
 	if a.DCGM == DCGMDeploy {
-		if err := object("-dcgm", "PodMonitor", func(namespace string) (string, error) {
+		if err := object("-dcgm", "PodMonitor", func(k known) (string, error) {
 			return render("podmonitor-dcgm.yml.tmpl", map[string]any{
-				"Role": roleDCGM, "Port": portNameMetrics, "Namespace": namespace + dcgmSuffix,
+				"Role": roleDCGM, "Port": portNameMetrics, "Namespace": k.Namespace + dcgmSuffix,
 			})
 		}); err != nil {
 			return err
 		}
 	}
-	if err := object("", "PrometheusRule", func(string) (string, error) { return file("rules.yml"), nil }); err != nil {
+	if err := object("", "PrometheusRule", known.rules); err != nil {
 		return err
 	}
 	return object("-stack", "PrometheusRule", a.configRules)
 }
 
+// podMonitorOfServers asks the service exporter about each server, and tells the pools apart.
+func (a *ObservabilityArgs) podMonitorOfServers(k known, exporter string) (string, error) {
+	return render("podmonitor-servers.yml.tmpl", map[string]any{
+		"Role": roleServer, "Port": portNameHTTP, "ServerJobs": serverJobs, "ModelNames": metricRenamings(),
+		"Pools": k.Pools, "Exporter": fmt.Sprintf("%s.%s.svc:%d", exporter, k.Namespace, portExporter),
+	})
+}
+
 // parsed is the object of the text that spec makes.
-func parsed(spec func(namespace string) (string, error)) func(namespace string) (map[string]any, error) {
-	return func(namespace string) (map[string]any, error) {
-		text, err := spec(namespace)
+func parsed(spec func(k known) (string, error)) func(k known) (map[string]any, error) {
+	return func(k known) (map[string]any, error) {
+		text, err := spec(k)
 		if err != nil {
 			return nil, err
 		}

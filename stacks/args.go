@@ -79,7 +79,7 @@ func (e Expose) way() components.Expose {
 }
 
 func (c *Config) observability(
-	namespace pulumi.StringInput, pools []components.Pool, front *components.AuthFront,
+	namespace pulumi.StringInput, pools []components.Pool, store *components.ModelStore, front *components.AuthFront,
 ) *components.ObservabilityArgs {
 	o := c.Observability
 	args := &components.ObservabilityArgs{
@@ -87,7 +87,7 @@ func (c *Config) observability(
 		ExporterImage: c.Images.JSONExporter,
 		RetentionDays: o.RetentionDays, Storage: o.Storage, StorageClass: o.StorageClass,
 		ReleaseLabel: o.ReleaseLabel, Annotations: o.Annotations, ServerURL: o.ServerURL,
-		MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort, QueueLength: c.Front.QueueLength,
+		WriterJobs: store.WriterJobs, MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort, QueueLength: c.Front.QueueLength,
 		DCGM: o.DCGM, DCGMNamespace: o.DCGMNamespace, DCGMImage: c.Images.DCGMExporter,
 	}
 	for _, pool := range pools {

@@ -53,7 +53,7 @@ func (c *Config) checkObservability() (problems []string) {
 }
 
 func (c *Config) checkModels() (problems []string) {
-	seen := map[string]int{}
+	seen, metrics := map[string]int{}, map[string]int{}
 	for i, m := range c.Models {
 		if _, err := modelref.Parse(m.Name); err != nil && m.Name != "" {
 			problems = append(problems, fmt.Sprintf("models[%d].name: %v", i, err))
@@ -66,6 +66,14 @@ func (c *Config) checkModels() (problems []string) {
 			continue
 		}
 		seen[name] = i
+		if first, same := metrics[components.MetricModel(m.Name)]; same {
+			problems = append(problems, fmt.Sprintf(
+				"models[%d].name: %q has the same name in metrics as models[%d], %s: use only one of them, or another registry path "+
+					"or tag for one", i, m.Name, first, c.Models[first].Name,
+			))
+			continue
+		}
+		metrics[components.MetricModel(m.Name)] = i
 	}
 	return problems
 }
@@ -78,8 +86,10 @@ func (c *Config) checkPools() (problems []string) {
 	owner := map[string]string{}
 	for _, name := range c.poolNames() {
 		pool, key := c.Pools[name], "pools."+name
-		if strings.HasSuffix(name, "-pods") {
-			problems = append(problems, key+": a name that ends in -pods collides with another pool's Service: choose another")
+		if strings.HasSuffix(name, components.HeadlessSuffix) {
+			problems = append(problems, fmt.Sprintf(
+				"%s: a name that ends in %s collides with another pool's Service: choose another", key, components.HeadlessSuffix,
+			))
 		}
 		if len(pool.Models) == 0 && len(c.Models) > 0 {
 			problems = append(problems, key+".models: is missing: with several pools, list the models that each answers for")

@@ -96,6 +96,10 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		"a model twice": {map[string]string{
 			"models": `[{"name":"llama3:8b"},{"name":"llama3:8b"}]`,
 		}, `models[1].name: "llama3:8b" is models[0] already`},
+		"two models of one name in metrics": {
+			map[string]string{"models": `[{"name":"a/b:x"},{"name":"a_b:x"}]`},
+			`models[1].name: "a_b:x" has the same name in metrics as models[0], a/b:x: use only one of them`,
+		},
 		"a Modelfile that is not there": {map[string]string{
 			"models": `[{"name":"llama3:8b"},{"name":"a","modelfile":"modelfiles/none"}]`,
 		}, `models[1].modelfile: "modelfiles/none" cannot be read`},

@@ -56,14 +56,14 @@ func Deploy(ctx *pulumi.Context) error {
 		if err != nil {
 			return err
 		}
-		servers[pool.Name], pools[i].Host = server, server.PodsHost
+		servers[pool.Name], pools[i].Host, pools[i].Workload = server, server.PodsHost, server.WorkloadName
 	}
 	front, err := components.NewAuthFront(ctx, "front", config.authFront(namespace, pools), inCluster, afterStore)
 	if err != nil {
 		return err
 	}
 	if config.Observability.Prometheus != noPrometheus {
-		if err := config.observe(ctx, namespace, pools, servers, front, inCluster); err != nil {
+		if err := config.observe(ctx, namespace, pools, store, servers, front, inCluster); err != nil {
 			return err
 		}
 	}
@@ -73,10 +73,10 @@ func Deploy(ctx *pulumi.Context) error {
 
 // observe makes Prometheus or its objects, and the autoscalers, which ask it.
 func (c *Config) observe(
-	ctx *pulumi.Context, namespace pulumi.StringInput, pools []components.Pool,
+	ctx *pulumi.Context, namespace pulumi.StringInput, pools []components.Pool, store *components.ModelStore,
 	servers map[string]*components.OllamaServer, front *components.AuthFront, inCluster pulumi.ResourceOption,
 ) error {
-	args := c.observability(namespace, pools, front)
+	args := c.observability(namespace, pools, store, front)
 	observability, err := components.NewObservability(ctx, "observability", args, inCluster)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 		return c.checkNoKarpenter(name)
 	}
 	class := c.Autoscaling.Karpenter.NodeClass
-	if nodePool := c.Namespace.Name + "-" + name; len(nodePool) > 63 {
+	if nodePool := components.NodePoolName(c.Namespace.Name, name); len(nodePool) > 63 {
 		problems = append(problems, fmt.Sprintf(
 			"namespace.name: %q makes the NodePool's name %s of %d characters, and nodes can be labelled with 63: shorten "+
 				"it, or the pool's name",

@@ -28,11 +28,12 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 	if team != "" {
 		key = front.APIKeys.MapIndex(pulumi.String(team))
 	}
-	forward, base := "", front.Endpoint
+	forward, base := pulumi.String("").ToStringOutput(), front.Endpoint
 	if config.Expose == (Expose{}) {
 		// From outside the cluster the only way in is a tunnel.
-		forward = fmt.Sprintf(
-			"kubectl -n %s port-forward service/front 8080:%d & sleep 2; ", config.Namespace.Name, front.ServicePort,
+		forward = pulumi.Sprintf(
+			"kubectl -n %s port-forward service/%s 8080:%d & sleep 2; ", config.Namespace.Name, front.ServiceName,
+			front.ServicePort,
 		)
 		base = pulumi.String(front.Scheme + "localhost:8080").ToStringOutput()
 	}
