@@ -1,10 +1,10 @@
-# The one list of commands: `make help`.
+# `make help` lists all commands.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# Builds of the program and of the embedded cluster's tools share their packages in the Go build cache only when their
-# flags agree: local/internal/toolchain/gobuild.go has the same ones, and says why these.
+# The program and the embedded cluster's tools share packages in the Go build cache only if they are built with the same
+# flags. local/internal/toolchain/gobuild.go has the same flags, and the reasons for them.
 export GOFLAGS := -trimpath '-gcflags=all=-dwarf=false -l'
 export GOTOOLCHAIN := local
 export CGO_ENABLED := 0
@@ -19,15 +19,15 @@ help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: up
-up: bin/local ## Start a real cluster on this machine, deploy Pulumi.local.yaml into it, and ask it (CONFIG=file.yaml for another stack file)
+up: bin/local ## Start a real cluster on this machine, deploy Pulumi.local.yaml (or CONFIG=file.yaml), and query it
 	bin/local up $(if $(filter command line environment,$(origin CONFIG)),--config $(CONFIG))
 
 .PHONY: down
-down: bin/local ## Stop that cluster and remove what it left on the machine, but for the built tools
+down: bin/local ## Stop the cluster and remove everything that it left on the machine, except the built tools
 	bin/local down
 
 .PHONY: test
-test: ## Run the tests: no cluster is needed
+test: ## Run the tests, which need no cluster
 	@tools/debian-packages.sh dash
 	@mkdir -p bin && go build -C test/decoder -o ../../bin/ollama-decoder .
 	@$(FRONT_TOOLS) && PROMTOOL=$$($(TOOL) promtool) JSON_EXPORTER=$$($(TOOL) json-exporter) && \
@@ -35,45 +35,45 @@ test: ## Run the tests: no cluster is needed
 	go test ./... && go -C local test ./... && go -C test/charts test ./...
 
 .PHONY: attack
-attack: ## Attack the front at full size: hostile bodies, memory, connections, fairness, cost, 200,000 bodies (30 minutes, as root)
+attack: ## Attack the front at full size: bodies, memory, connections, fairness, cost (30 minutes, as root)
 	@mkdir -p bin && go build -C test/decoder -o ../../bin/ollama-decoder .
 	@$(FRONT_TOOLS) && go test -tags attack -run TestAttack -count=1 -v -timeout 60m ./components && \
 	FRONT_FUZZ=200000 go test -run TestTheFrontJudgesWhatTheServerReads -count=1 -v -timeout 60m ./components
 
 .PHONY: e2e
-e2e: bin/local ## Drive the whole product on the embedded cluster: real engine, real pods, real Ollama (as root)
+e2e: bin/local ## Test the whole product on the embedded cluster: real engine, pods and Ollama (as root)
 	OLLAMA_BIN=$$($(TOOL) ollama) go -C local test -count=1 -v ./registry
 	go test -tags e2e -count=1 -timeout 80m -v -run TestTheWholeStack ./test/e2e
 
 .PHONY: bench
-bench: bin/local ## Measure on the embedded cluster what the front costs, what its queue gains, a plain autoscaler and a simulated fleet (as root)
+bench: bin/local ## Measure the front, its queue, a plain autoscaler and a simulated fleet (as root)
 	go test -tags e2e -count=1 -timeout 30m -v -run TestBench ./test/e2e
 
 .PHONY: render
-render: ## Print a stack's Kubernetes objects, secrets redacted (STACK=prod [CONFIG=file.yaml])
+render: ## Print the Kubernetes objects of a stack, secrets redacted (STACK=prod [CONFIG=file.yaml])
 	@go run ./cmd/render -stack $(STACK) -config $(CONFIG)
 
 .PHONY: plan
-plan: ## Print how the memory of a stack's GPUs is used, and whether it fits (STACK=prod [CONFIG=file.yaml])
+plan: ## Print how a stack's models use the GPU memory, and whether they fit (STACK=prod [CONFIG=file.yaml])
 	@go run ./cmd/plan -stack $(STACK) -config $(CONFIG)
 
 .PHONY: lock
-lock: ## Write models.lock.yaml from the registries, for all stacks (STACK=name for one, CHECK=1 to compare only, REGISTRY=http://host:5000/library to ask there)
+lock: ## Write models.lock.yaml for all stacks (STACK=name for one; more options in docs/memory.md)
 	@go run ./cmd/lock $(if $(filter command line environment,$(origin STACK)),-stack $(STACK)) $(if $(filter command line environment,$(origin CONFIG)),-config $(CONFIG)) \
 	  $(if $(CHECK),-check) $(if $(REGISTRY),-registry $(REGISTRY)) $(if $(CA),-ca $(CA)) $(if $(GGUF),-gguf $(GGUF))
 
 .PHONY: verify
-verify: bin/local ## Tell how each part of the embedded cluster is, and ask the endpoint
+verify: bin/local ## Show the state of the embedded cluster, and query the endpoint
 	bin/local status
 	bin/local ask
 
 .PHONY: lint
-lint: ## Check every file by its own checker
+lint: ## Check every file with the checker for its type
 	@tools/debian-packages.sh shellcheck yamllint
 	@mkdir -p bin && go build -C tools -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	@STATICCHECK=$(CURDIR)/bin/staticcheck tools/lint.sh
 
-# Go knows best what is up to date.
+# Always run: Go itself knows what is up to date.
 .PHONY: bin/local
 bin/local:
 	@mkdir -p bin

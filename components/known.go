@@ -13,17 +13,19 @@ type known struct {
 
 type knownPool struct{ Name, Host, Workload string }
 
-// whenKnown makes a text, or an object, of what is known then. Make must have one argument, a known.
-func (a *ObservabilityArgs) whenKnown(dcgmHost pulumi.StringInput, make any) pulumi.Output {
+// whenKnown is the text that of makes of it. DCGMHost is that of our own exporter, or empty.
+func (a *ObservabilityArgs) whenKnown(
+	dcgmHost pulumi.StringInput, of func(known) (string, error),
+) pulumi.StringOutput {
 	values := pulumi.StringArray{a.Namespace, a.MetricsHost, dcgmHost, a.WriterJobs}
 	for _, pool := range a.Pools {
 		values = append(values, pool.Host, pool.Workload)
 	}
-	return values.ToStringArrayOutput().ApplyT(func(values []string) known {
+	return values.ToStringArrayOutput().ApplyT(func(values []string) (string, error) {
 		k := known{Namespace: values[0], FrontHost: values[1], DCGMHost: values[2], WriterJobs: values[3]}
 		for i, pool := range a.Pools {
 			k.Pools = append(k.Pools, knownPool{pool.Name, values[4+2*i], values[5+2*i]})
 		}
-		return k
-	}).ApplyT(make)
+		return of(k)
+	}).(pulumi.StringOutput)
 }

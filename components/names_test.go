@@ -215,17 +215,19 @@ func (n componentNames) checkRules(t *testing.T, rules map[string]string) {
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
+	other := ""
 	for namespace, text := range rules {
 		if namespace == n.namespace {
 			write("rules.yml", text)
 		} else {
 			write("others.yml", text)
+			other = namespace
 		}
 	}
 	tests, err := os.ReadFile("testdata/rules_test.yml")
 	require.NoError(t, err)
 	write("rules_test.yml", strings.NewReplacer(
-		"[[.Namespace]]", n.namespace, "[[.Writer]]", n.store+"-writer", "[[.Chat]]", n.servers["chat"],
+		"[[.Namespace]]", n.namespace, "[[.Other]]", other, "[[.Writer]]", n.store+"-writer", "[[.Chat]]", n.servers["chat"],
 	).Replace(string(tests)))
 	for _, arguments := range [][]string{
 		{"check", "rules", dir + "/rules.yml", dir + "/others.yml"}, {"test", "rules", dir + "/rules_test.yml"},

@@ -67,9 +67,7 @@ func (a *ObservabilityArgs) bundled(
 func (a *ObservabilityArgs) prometheusConfigMap(
 	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrOutput, error) {
-	text := func(of func(known) (string, error)) pulumi.StringOutput {
-		return a.whenKnown(dcgmHost, of).(pulumi.StringOutput)
-	}
+	text := func(of func(known) (string, error)) pulumi.StringOutput { return a.whenKnown(dcgmHost, of) }
 	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
 	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),

@@ -32,7 +32,7 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 		resource := name + "-" + strings.ToLower(kind) + suffix
 		_, err := apiextensions.NewCustomResource(ctx, resource, &apiextensions.CustomResourceArgs{
 			ApiVersion: pulumi.String("monitoring.coreos.com/v1"), Kind: pulumi.String(kind), Metadata: metadata,
-			OtherFields: kubernetes.UntypedArgs{"spec": a.whenKnown(pulumi.String(""), parsed(spec))},
+			OtherFields: kubernetes.UntypedArgs{"spec": a.whenKnown(pulumi.String(""), spec).ApplyT(parsed)},
 		}, opts...)
 		return err
 	}
@@ -71,16 +71,9 @@ func (a *ObservabilityArgs) podMonitorOfServers(k known, exporter string) (strin
 	})
 }
 
-// parsed is the object of the text that spec makes.
-func parsed(spec func(k known) (string, error)) func(k known) (map[string]any, error) {
-	return func(k known) (map[string]any, error) {
-		text, err := spec(k)
-		if err != nil {
-			return nil, err
-		}
-		var value map[string]any
-		return value, yaml.Unmarshal([]byte(text), &value)
-	}
+// parsed is the object of a text.
+func parsed(text string) (value map[string]any, err error) {
+	return value, yaml.Unmarshal([]byte(text), &value)
 }
 
 // exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and

@@ -92,7 +92,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `expose.gateway.name: is missing`},
 		"an ingress without its host": {map[string]string{
 			"expose": `{"ingress":{}}`,
-		}, `expose.ingress.host: is missing: set it (The host name)`},
+		}, `expose.ingress.host: is missing: set it (Host name of the endpoint)`},
 		"a model twice": {map[string]string{
 			"models": `[{"name":"llama3:8b"},{"name":"llama3:8b"}]`,
 		}, `models[1].name: "llama3:8b" is models[0] already`},

@@ -1,11 +1,12 @@
 package stacks_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ import (
 	"ollama-k8s/stacks"
 )
 
-// The README's config reference is the schema, as a table.
+// docs/config.md is the schema as headings and tables, in the schema's order.
 
 type node struct {
 	Description          string
@@ -24,53 +25,92 @@ type node struct {
 	Default              any
 	Ref                  string `json:"$ref"`
 	Required             []string
-	Properties           map[string]*node
-	AdditionalProperties any
+	Properties           properties
+	AdditionalProperties additional
 	Items                *node
+}
+
+// properties keep the order in which the schema names them.
+type properties []property
+
+type property struct {
+	key string
+	*node
+}
+
+func (p *properties) UnmarshalJSON(text []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if _, err := decoder.Token(); err != nil { // the opening brace
+		return err
+	}
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		child := &node{}
+		if err := decoder.Decode(child); err != nil {
+			return err
+		}
+		*p = append(*p, property{key.(string), child})
+	}
+	return nil
+}
+
+// additional is the schema of an object's other keys. Nil: there are none.
+type additional struct{ *node }
+
+func (a *additional) UnmarshalJSON(text []byte) error {
+	if text[0] != '{' { // false
+		return nil
+	}
+	a.node = &node{}
+	return json.Unmarshal(text, a.node)
 }
 
 func reference(t *testing.T) string {
 	t.Helper()
 	root := &node{}
 	require.NoError(t, json.Unmarshal(stacks.SchemaJSON, root))
-	var table strings.Builder
-	table.WriteString("| key | type | default | meaning |\n| --- | --- | --- | --- |\n")
-	rows(t, &table, "", root)
-	return table.String()
+	var text strings.Builder
+	for _, section := range root.Properties {
+		require.NotEmpty(t, section.Description, "%s has no description", section.key)
+		fmt.Fprintf(&text, "## %s\n\n%s", section.key, section.Description)
+		if slices.Contains(root.Required, section.key) {
+			text.WriteString(" Required.")
+		}
+		text.WriteString("\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n")
+		rowsBelow(t, &text, section)
+		text.WriteString("\n")
+	}
+	return text.String()
 }
 
-func rows(t *testing.T, table *strings.Builder, prefix string, n *node) {
-	keys := make([]string, 0, len(n.Properties))
-	for key := range n.Properties {
-		keys = append(keys, key)
-	}
-	sort.Strings(keys)
-	for _, key := range keys {
-		child := n.Properties[key]
-		require.NotEmpty(t, child.Description, "%s%s has no description", prefix, key)
+func rows(t *testing.T, text *strings.Builder, prefix string, n *node) {
+	for _, child := range n.Properties {
+		child.key = prefix + child.key
+		require.NotEmpty(t, child.Description, "%s has no description", child.key)
 		standard := ""
 		if child.Default != nil {
-			text, err := json.Marshal(child.Default)
+			value, err := json.Marshal(child.Default)
 			require.NoError(t, err)
-			standard = "`" + string(text) + "`"
+			standard = "`" + string(value) + "`"
 		}
-		for _, required := range n.Required {
-			if required == key {
-				standard = "required"
-			}
+		if slices.Contains(n.Required, strings.TrimPrefix(child.key, prefix)) {
+			standard = "required"
 		}
-		fmt.Fprintf(table, "| `%s%s` | %s | %s | %s |\n", prefix, key, child.kind(), standard, child.Description)
-		rows(t, table, prefix+key+".", child)
-		if child.Items != nil {
-			rows(t, table, prefix+key+"[].", child.Items)
-		}
-		if any, ok := child.AdditionalProperties.(map[string]any); ok {
-			text, err := json.Marshal(any)
-			require.NoError(t, err)
-			other := &node{}
-			require.NoError(t, json.Unmarshal(text, other))
-			rows(t, table, prefix+key+".<name>.", other)
-		}
+		fmt.Fprintf(text, "| `%s` | %s | %s | %s |\n", child.key, child.kind(), standard, child.Description)
+		rowsBelow(t, text, child)
+	}
+}
+
+func rowsBelow(t *testing.T, text *strings.Builder, parent property) {
+	rows(t, text, parent.key+".", parent.node)
+	if parent.Items != nil {
+		rows(t, text, parent.key+"[].", parent.Items)
+	}
+	if other := parent.AdditionalProperties.node; other != nil {
+		rows(t, text, parent.key+".<name>.", other)
 	}
 }
 
@@ -90,17 +130,18 @@ func (n *node) kind() string {
 	return n.Type
 }
 
-func TestTheREADMEsReferenceIsTheSchema(t *testing.T) {
-	path := filepath.Join(projectFolder, "README.md")
+func TestTheConfigReferenceIsTheSchema(t *testing.T) {
+	path := filepath.Join(projectFolder, "docs", "config.md")
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	before, rest, found := strings.Cut(string(text), "<!-- reference -->\n")
+	const begin, end = "<!-- generated: go test ./stacks -update -->\n\n", "<!-- end -->"
+	before, rest, found := strings.Cut(string(text), begin)
 	require.True(t, found)
-	current, after, found := strings.Cut(rest, "<!-- /reference -->")
+	current, after, found := strings.Cut(rest, end)
 	require.True(t, found)
-	want := "\n" + reference(t) + "\n"
+	want := reference(t)
 	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(before+"<!-- reference -->\n"+want+"<!-- /reference -->"+after), 0o644))
+		require.NoError(t, os.WriteFile(path, []byte(before+begin+want+end+after), 0o644))
 		return
 	}
 	assert.Equal(t, want, current, "if the schema is right, run: go test ./stacks -update")

@@ -17,8 +17,8 @@ import (
 	"ollama-k8s/internal/nearest"
 )
 
-// SchemaJSON is the config's one definition: keys, types, limits, defaults, meanings. Editors and the README's
-// reference read it too.
+// SchemaJSON is the only definition of the config: keys, types, limits, defaults and descriptions. docs/config.md is
+// generated from it, and editors can use it.
 //
 //go:embed config.schema.json
 var SchemaJSON []byte
