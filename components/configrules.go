@@ -7,7 +7,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What the stack's config says, as series: alerts and the dashboard compare with it what is measured.
+// Publishes the stack's config as series, with which alerts and the dashboard compare measured values.
 
 type recordingRule struct {
 	Record string            `json:"record"`
@@ -15,7 +15,7 @@ type recordingRule struct {
 	Labels map[string]string `json:"labels"`
 }
 
-// configRules are the rules of stack.yml: constants under the names of pools and models.
+// configRules returns stack.yml: rules that record constants by pool and model.
 func (a *ObservabilityArgs) configRules(namespace string) (string, error) {
 	var rules []recordingRule
 	constant := func(record string, value int, labels ...string) {

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The objects for a Prometheus operator that is there already, and json_exporter as a Deployment of its own. Jobs and
-// their state such a Prometheus has from kube-state-metrics.
+// The objects for an existing Prometheus operator, and json_exporter as a Deployment. Such a Prometheus has the state
+// of Jobs from kube-state-metrics.
 
 func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	if err := a.exporterDeployment(ctx, name, opts...); err != nil {
@@ -66,7 +66,7 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	return object("-stack", "PrometheusRule", a.configRules)
 }
 
-// parsed is the object of the text that spec makes.
+// parsed parses the YAML text that spec makes.
 func parsed(spec func(namespace string) (string, error)) func(namespace string) (map[string]any, error) {
 	return func(namespace string) (map[string]any, error) {
 		text, err := spec(namespace)
@@ -78,8 +78,8 @@ func parsed(spec func(namespace string) (string, error)) func(namespace string) 
 	}
 }
 
-// exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and
-// nothing else.
+// exporterDeployment creates the json_exporter for all pools. Anybody who reaches it can make it fetch an address, so
+// it may connect only to the servers.
 func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	instance := name + "-exporter"
 	config, err := a.exporterConfigMap(ctx, name, opts...)
@@ -117,7 +117,7 @@ func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string,
 	}
 	return networkPolicy(ctx, instance, a.Namespace, roleExporter, allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
-			// the operator's Prometheus lives elsewhere
+			// the operator's Prometheus runs in another namespace
 			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portExporter)},
 		}},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{

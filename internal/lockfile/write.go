@@ -71,7 +71,7 @@ func scalar(text string) string {
 	if plain.MatchString(text) && !words.MatchString(text) {
 		return text
 	}
-	quoted, _ := json.Marshal(text) // marshalling a string cannot fail
+	quoted, _ := json.Marshal(text) // marshaling a string cannot fail
 	return string(quoted)
 }
 

@@ -68,7 +68,7 @@ func (m *Manifest) Layer(mediaType string) (layer Layer, ok bool) {
 // Digest returns the digest of the manifest as Ollama stores it: the ID that `ollama list` shows. It is the registry's
 // digest too if Ollama pushed the model.
 func (m *Manifest) Digest() string {
-	text, _ := json.Marshal(m) // marshalling strings and numbers cannot fail
+	text, _ := json.Marshal(m) // marshaling strings and numbers cannot fail
 	sum := sha256.Sum256(text)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
