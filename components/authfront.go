@@ -39,7 +39,7 @@ type Priority string
 // Priorities.
 const (
 	PriorityInteractive Priority = "interactive"
-	PriorityBackground  Priority = "background" // waits behind the requests of all interactive teams
+	PriorityBackground  Priority = "background" // interactive requests go first
 )
 
 // AuthFrontArgs configures who may send requests, which pools answer them, and how clients reach the front.

@@ -157,8 +157,8 @@ func TestARequestEndsWithAnErrorWhenItLastsTooLong(t *testing.T) {
 		gone <- r.URL.Path
 	}))
 	for path, want := range map[string]string{
-		"/v1/chat/completions": "data: {\"error\":{\"message\":\"The answer took longer than a request may last " +
-			"here.\",\"type\":\"server_error\"," +
+		"/v1/chat/completions": "data: {\"error\":{\"message\":\"The answer took longer than a request may last." +
+			"\",\"type\":\"server_error\"," +
 			"\"param\":null,\"code\":\"request_too_long\"}}\n\ndata: [DONE]\n\n",
 		"/api/generate": "{\"error\":\"The answer took longer than a request may last.\"}\n",
 		"/v1/messages": "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"timeout_error\"," +

@@ -77,7 +77,7 @@ type ModelStore struct {
 
 	// ClaimName is the claim that all servers mount. Empty with PerReplica.
 	ClaimName pulumi.StringOutput `pulumi:"claimName"`
-	// Mount is what a server mounts.
+	// Mount says how a server mounts the store.
 	Mount StoreMount
 }
 

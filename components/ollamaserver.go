@@ -102,7 +102,7 @@ func NewOllamaServer(
 	parent := pulumi.Parent(server)
 
 	rules := allow{
-		// Only the front may send requests, and only the metrics may read what is loaded. A server opens no connections: it
+		// The front sends requests, and Prometheus and json_exporter read what is loaded. A server opens no connections: it
 		// pulls nothing and reports nothing.
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
 			From: podsOf(roleFront, rolePrometheus, roleExporter), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},

@@ -138,7 +138,8 @@ func TestTheWriterKeepsWhatServesWhenTheDigestIsAnother(t *testing.T) {
 	assert.Equal(t, 1, code, out)
 	assert.Contains(
 		t, report,
-		"model tiny:latest: the registry has "+tinyDigest("2")+", models.lock.yaml says "+tinyDigest("3")+": run `make lock`",
+		"model tiny:latest: the registry has "+tinyDigest("2")+", but models.lock.yaml says "+tinyDigest("3")+
+			": run `make lock`",
 	)
 	assert.Contains(t, report, "failed models: tiny:latest\n")
 	assert.Equal(t, before, s.manifest(tinyPath))
@@ -267,19 +268,19 @@ func TestTheScheduledCheckMissesWhatTheStoreHasNot(t *testing.T) {
 	)
 	assert.Equal(t, 1, code)
 	assert.Contains(
-		t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, models.lock.yaml says "+tinyDigest("2"),
+		t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, but models.lock.yaml says "+tinyDigest("2"),
 	)
 
 	_, report, code = s.write(locked+"create mine Modelfile library/mine/latest\n", "MODE=check")
 	assert.Equal(t, 1, code)
-	assert.Contains(t, report, "model mine: is not in the store")
+	assert.Contains(t, report, "model mine: is missing in the store")
 	assert.Contains(t, report, "failed models: mine\n")
 
 	require.NoError(t, os.Remove(s.path("manifests", tinyPath)))
 	for _, plan := range []string{plan, locked} {
 		_, report, code = s.write(plan, "MODE=check")
 		assert.Equal(t, 1, code)
-		assert.Contains(t, report, "model tiny:latest: is not in the store")
+		assert.Contains(t, report, "model tiny:latest: is missing in the store")
 	}
 }
 

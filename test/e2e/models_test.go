@@ -91,7 +91,7 @@ func lockAgainstRegistry(t *testing.T) {
 	withLock(t, right, wrong)
 	out, err = check()
 	assert.Error(t, err, "drift")
-	assert.Contains(t, out, "tiny:latest: models.lock.yaml has "+wrong+", the registry "+right)
+	assert.Contains(t, out, "tiny:latest: models.lock.yaml has "+wrong+", but the registry has "+right)
 }
 
 func wrongDigest(t *testing.T) {
