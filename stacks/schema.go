@@ -17,8 +17,8 @@ import (
 	"ollama-k8s/internal/nearest"
 )
 
-// SchemaJSON is the single definition of the config: keys, types, limits, defaults and descriptions. Editors and the
-// README's reference use it too.
+// SchemaJSON is the only definition of the config: keys, types, limits, defaults and descriptions. docs/config.md is
+// generated from it, and editors can use it.
 //
 //go:embed config.schema.json
 var SchemaJSON []byte
