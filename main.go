@@ -1,4 +1,4 @@
-// Command ollama-k8s is the Pulumi program: `pulumi up` runs it.
+// Command ollama-k8s is the Pulumi program that `pulumi up` runs.
 package main
 
 import (

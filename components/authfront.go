@@ -16,17 +16,18 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// Team is a group of users with one key.
+// Team is a group of users who share keys and limits.
 type Team struct {
 	Name string
 	// Models that the team may use. Default: all.
 	Models []string
-	// RequestsPerMinute that the team may make, over all models. Default: no limit.
+	// RequestsPerMinute is the team's limit over all models. Default: no limit.
 	RequestsPerMinute int
-	// ConcurrentRequests that the team may have under way, waiting ones included. Default: 100, a whole queue.
+	// ConcurrentRequests is how many requests the team may have in flight, including waiting ones. Default: 100, a whole
+	// queue.
 	ConcurrentRequests int
-	// Keys are the generations of the team's valid keys; the last is the one to hand out. A new number makes a new key, a
-	// dropped one ends its key. Default: 1. Empty but not nil: no key is made.
+	// Keys lists the generations of the team's valid keys. The last one is the key to hand out. Adding a number creates a
+	// key, and removing it revokes the key. Default: 1. Empty but not nil: no key is created.
 	Keys []int
 	// Priority of the team's requests in a queue. Default: PriorityInteractive.
 	Priority Priority
@@ -38,36 +39,37 @@ type Priority string
 // Priorities.
 const (
 	PriorityInteractive Priority = "interactive"
-	PriorityBackground  Priority = "background" // the requests of every interactive team overtake these
+	PriorityBackground  Priority = "background" // interactive requests go first
 )
 
-// AuthFrontArgs says who may ask, where the answers come from, and how the front is reached.
+// AuthFrontArgs configures who may send requests, which pools answer them, and how clients reach the front.
 type AuthFrontArgs struct {
 	Namespace pulumi.StringInput
-	// Image is a HAProxy 3.4 image: older ones cannot look into large bodies.
+	// Image is a HAProxy 3.4 image. Older versions cannot inspect large bodies.
 	Image string
 	Teams []Team
-	// Pools that answer.
+	// Pools that answer the requests.
 	Pools []Pool
-	// ClusterDomain is appended to each pool's host: HAProxy resolves full names only. Default: cluster.local.
+	// ClusterDomain is appended to each pool's host, because HAProxy resolves only full names. Default: cluster.local.
 	ClusterDomain string
-	// QueueLength is how many requests may wait for a model before more are refused. Default: 100.
+	// QueueLength is how many requests may wait for a model before the front rejects more. Default: 100.
 	QueueLength int
-	// BodyMiB is the largest body of a request, in MiB, at most 32: all of it is read for its model, and copying 32 MiB
-	// holds up the other requests of a thread for 25 ms. Default: 32, about ten photographs in base64.
+	// BodyMiB is the largest request body in MiB, at most 32. The front reads the whole body to find the model, and
+	// copying 32 MiB holds up the other requests of a thread for 25 ms. Default: 32, about ten photos in base64.
 	BodyMiB int
-	// MaxSeconds that a request may last, its wait in the queue included. Default: 3600.
+	// MaxSeconds is how long a request may last, including its wait in the queue. Default: 3600.
 	MaxSeconds int
-	// Replicas of the front. One of them queues and counts for all, the others hand on to it and stand by. Default: 2.
+	// Replicas of the front. One of them queues and counts for all; the others forward requests to it and stand by.
+	// Default: 2.
 	Replicas int
-	// KeysSecret is a Secret with keys that are managed elsewhere: its entry keys.map has a line "SHA-256-in-hex team" for
-	// each. It is read again when it changes. Default: none.
+	// KeysSecret is a Secret with keys that you manage elsewhere. Its entry keys.map has a line "SHA-256-in-hex team" for
+	// each key. The front reloads it when it changes. Default: none.
 	KeysSecret string
-	// TLSSecret is a Secret of type kubernetes.io/tls: the front then speaks HTTPS itself. Default: plain HTTP.
+	// TLSSecret is a Secret of type kubernetes.io/tls. With it, the front serves HTTPS. Default: plain HTTP.
 	TLSSecret string
-	// OIDC lets people in whom an identity provider knows. Default: keys only.
+	// OIDC lets in users whom an identity provider knows. Default: keys only.
 	OIDC *OIDC
-	// Expose makes the front reachable from outside the cluster. Default: it is not.
+	// Expose makes the front reachable from outside the cluster. Default: only from inside.
 	Expose Expose
 }
 
@@ -78,27 +80,27 @@ type AuthFront struct {
 
 	// Endpoint is the base URL that clients use.
 	Endpoint pulumi.StringOutput `pulumi:"endpoint"`
-	// ServiceName, Scheme and ServicePort are those of the front's own Service, whatever stands before it.
+	// ServiceName, Scheme and ServicePort are those of the front's own Service, whatever is in front of it.
 	ServiceName pulumi.StringOutput `pulumi:"serviceName"`
 	Scheme      string              `pulumi:"scheme"`
 	ServicePort int                 `pulumi:"servicePort"`
-	// APIKeys are the teams' keys, by team. Secret.
+	// APIKeys holds the key to hand out to each team. Secret.
 	APIKeys pulumi.StringMapOutput `pulumi:"apiKeys"`
-	// MetricsHost resolves to the address of every front pod, and MetricsPort is where its exporter listens.
+	// MetricsHost resolves to the address of every front pod. MetricsPort is the port of its exporter.
 	MetricsHost pulumi.StringOutput `pulumi:"metricsHost"`
 	MetricsPort int                 `pulumi:"metricsPort"`
 }
 
 const (
-	// keyLength in characters of [A-Za-z0-9]: 238 bits.
+	// keyLength is the number of characters of [A-Za-z0-9] in a key: 238 bits.
 	keyLength = 40
-	// maxBodyMiB is where reading one body would hold up a thread for longer than 25 ms.
+	// maxBodyMiB is the size up to which reading one body holds up a thread for at most 25 ms.
 	maxBodyMiB = 32
-	// concurrentRequests of a team that does not say how many: as many as a queue of the default length.
+	// concurrentRequests is the default for a team: as many as a queue of the default length holds.
 	concurrentRequests = 100
 )
 
-// NewAuthFront makes the keys, the front's configuration and its pods, and waits for their rollout.
+// NewAuthFront creates the keys, the front's configuration and its pods, and waits for their rollout.
 func NewAuthFront(
 	ctx *pulumi.Context, name string, args *AuthFrontArgs, opts ...pulumi.ResourceOption,
 ) (*AuthFront, error) {
@@ -137,18 +139,18 @@ func (a AuthFrontArgs) withDefaults() *AuthFrontArgs {
 func (a *AuthFrontArgs) validate() error {
 	switch {
 	case len(a.Teams) == 0:
-		return errors.New("teams is empty: nobody could ask anything")
+		return errors.New("teams is empty: add at least one team")
 	case len(a.Pools) == 0:
-		return errors.New("pools is empty: nothing could answer")
+		return errors.New("pools is empty: add at least one pool")
 	case a.BodyMiB > maxBodyMiB:
 		return fmt.Errorf(
-			"BodyMiB is %d: at most %d MiB can be read without holding up other requests", a.BodyMiB, maxBodyMiB,
+			"BodyMiB is %d: use at most %d, since reading more would hold up other requests", a.BodyMiB, maxBodyMiB,
 		)
 	}
 	return nil
 }
 
-// children are the front's objects.
+// children creates the front's objects.
 func (a *AuthFrontArgs) children(
 	ctx *pulumi.Context, name string, front *AuthFront, parent pulumi.ResourceOption,
 ) error {
@@ -184,7 +186,7 @@ func (a *AuthFrontArgs) children(
 	return nil
 }
 
-// traffic is what the front's pods take and send.
+// traffic returns the connections that the front's pods accept and open.
 func (a *AuthFrontArgs) traffic() allow {
 	open := allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{
@@ -202,7 +204,7 @@ func (a *AuthFrontArgs) traffic() allow {
 		open.ingress = append(
 			open.ingress, &networkingv1.NetworkPolicyIngressRuleArgs{From: podsOf(roleFront), Ports: handOn},
 		)
-		// They look at the port of the probes whether the others are there.
+		// The fronts check each other on the port of the probes.
 		look := append(networkingv1.NetworkPolicyPortArray{tcp(portMetrics)}, handOn...)
 		open.egress = append(open.egress, &networkingv1.NetworkPolicyEgressRuleArgs{To: podsOf(roleFront), Ports: look})
 	}
@@ -214,8 +216,8 @@ func (a *AuthFrontArgs) traffic() allow {
 	return open
 }
 
-// keys makes a password for each generation of each team's key, and the Secret with their hashes, which is all that the
-// front ever sees of them.
+// keys creates a password for each generation of each team's key, and the Secret with their hashes. The front sees only
+// the hashes.
 func (a *AuthFrontArgs) keys(
 	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrOutput, error) {
@@ -231,7 +233,7 @@ func (a *AuthFrontArgs) keys(
 				resource = fmt.Sprintf("%s-%d", resource, generation)
 			}
 			key, err := random.NewRandomPassword(ctx, resource, &random.RandomPasswordArgs{
-				// no character that a shell or a header would need quoted
+				// no characters that need quotes in a shell or a header
 				Length: pulumi.Int(keyLength), Special: pulumi.Bool(false),
 			}, opts...)
 			if err != nil {
@@ -253,7 +255,8 @@ func (a *AuthFrontArgs) keys(
 	return secret.Metadata.Name(), nil
 }
 
-// hashedKeys is a HAProxy map: "sha256hex team/generation" a line, sorted. Keys come by team/generation.
+// hashedKeys returns a HAProxy map with sorted lines "sha256hex team/generation". The keys of its argument are
+// team/generation.
 func hashedKeys(keys map[string]string) string {
 	lines := make([]string, 0, len(keys))
 	for id, key := range keys {
@@ -264,7 +267,7 @@ func hashedKeys(keys map[string]string) string {
 	return strings.Join(lines, "")
 }
 
-// haproxyConfigMap has everything that HAProxy reads but secrets, and oauth2-proxy's files.
+// haproxyConfigMap creates the ConfigMap with HAProxy's files, except secrets, and oauth2-proxy's files.
 func (a *AuthFrontArgs) haproxyConfigMap(
 	ctx *pulumi.Context, name string, fronts pulumi.StringInput, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrOutput, error) {
@@ -299,7 +302,7 @@ func (a *AuthFrontArgs) haproxyConfigMap(
 	return config.Metadata.Name(), nil
 }
 
-// staticFiles are those beside haproxy.cfg.
+// staticFiles returns the files next to haproxy.cfg.
 func (a *AuthFrontArgs) staticFiles() map[string]string {
 	all := map[string]string{
 		"models.map":        a.modelsMap(),
@@ -366,7 +369,7 @@ func (a *AuthFrontArgs) deployment(
 	return err
 }
 
-// volumes of the front's pod, and where HAProxy sees them.
+// volumes returns the volumes of the front's pod, and where HAProxy mounts them.
 func (a *AuthFrontArgs) volumes(config, keys pulumi.StringPtrInput) (corev1.VolumeArray, corev1.VolumeMountArray) {
 	volumes := corev1.VolumeArray{configVolume("config", config, 0o444), secretVolume("keys", keys)}
 	mounts := corev1.VolumeMountArray{mount("config", "/etc/haproxy", true), mount("keys", "/etc/haproxy-keys", true)}
@@ -403,15 +406,15 @@ func (a *AuthFrontArgs) haproxyContainer(mounts corev1.VolumeMountArray) *corev1
 	}
 }
 
-// podIPs tell HAProxy whether the pod has an IPv6 address.
+// podIPs tells HAProxy whether the pod has an IPv6 address.
 func podIPs() *corev1.EnvVarArgs {
 	return &corev1.EnvVarArgs{Name: pulumi.String("POD_IPS"), ValueFrom: &corev1.EnvVarSourceArgs{
 		FieldRef: &corev1.ObjectFieldSelectorArgs{FieldPath: pulumi.String("status.podIPs")},
 	}}
 }
 
-// podsService resolves to each front pod that is ready: Prometheus finds them without rights to ask the API server, and
-// they find each other.
+// podsService creates a Service that resolves to each ready front pod. Prometheus finds the pods without access to the
+// API server, and the pods find each other.
 func (a *AuthFrontArgs) podsService(
 	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
 ) error {

@@ -17,24 +17,23 @@ type Engine string
 // Autoscaling engines.
 const (
 	EngineHPA  Engine = "hpa"  // a HorizontalPodAutoscaler on an external metric, which prometheus-adapter must serve
-	EngineKEDA Engine = "keda" // a ScaledObject, which asks Prometheus itself
+	EngineKEDA Engine = "keda" // a ScaledObject, which queries Prometheus itself
 )
 
-// AutoscalingArgs says how one pool grows and shrinks.
+// AutoscalingArgs configures how one pool grows and shrinks.
 type AutoscalingArgs struct {
 	Namespace pulumi.StringInput
 	// Engine is EngineHPA or EngineKEDA.
 	Engine Engine
-	// Pool that grows and shrinks between its bounds. With EngineKEDA, Min 0 lets an idle pool go and wakes it when a
-	// request comes.
+	// Pool to scale between its bounds. With EngineKEDA, a Min of 0 scales an idle pool to zero, and a request wakes it.
 	Pool Pool
-	// WorkloadKind and WorkloadName are what is scaled. Default kind: Deployment.
+	// WorkloadKind and WorkloadName name the object to scale. Default kind: Deployment.
 	WorkloadKind WorkloadKind
 	WorkloadName pulumi.StringInput
-	// QueryURL is where KEDA asks Prometheus.
+	// QueryURL is where KEDA queries Prometheus.
 	QueryURL pulumi.StringInput
-	// QuietSeconds is how long the load must have been low before the pool shrinks, up to 3600 (the HPA's own limit).
-	// Default: 900.
+	// QuietSeconds is how long the load must be low before the pool shrinks, up to 3600 (the HPA's own limit). Default:
+	// 900.
 	QuietSeconds int
 }
 
@@ -44,18 +43,18 @@ type Autoscaling struct {
 }
 
 const (
-	// loadMetric counts requests in flight and queued: a queue alone is 0 until every slot is taken, and would flap.
+	// loadMetric counts requests in flight and queued. The queue alone would flap: it is 0 until every slot is taken.
 	loadMetric = "ollama_requests_inflight"
-	// wakeMetric is above 0 for two minutes after a request: most looks at a pool that is asked now and then find nothing
+	// wakeMetric is above 0 for two minutes after a request. In a pool with occasional requests, most polls find nothing
 	// in flight.
 	wakeMetric = "ollama_requests_per_second"
-	// loadPercent of a pod's slots is the target: a new pod takes minutes to start, so ask for it before the last slot is
-	// taken.
+	// loadPercent is the target load in percent of a pod's slots. A new pod takes minutes to start, so it is requested
+	// before the last slot is taken.
 	loadPercent = 75
-	// scaleUpPeriod in seconds: a pool may double once in the time that a pod needs to load its model, and see what that
-	// gains.
+	// scaleUpPeriod is in seconds. A pool may double once in the time that a pod needs to load its model, and then see the
+	// effect.
 	scaleUpPeriod = 120
-	// pollSeconds is how often KEDA looks whether an idle pool is asked for.
+	// pollSeconds is how often KEDA checks whether an idle pool has requests.
 	pollSeconds = 5
 )
 
@@ -65,7 +64,7 @@ func (a AutoscalingArgs) withDefaults() *AutoscalingArgs {
 	return &a
 }
 
-// NewAutoscaling makes the pool's autoscaler. The Deployment that it scales must leave its replicas alone.
+// NewAutoscaling creates the pool's autoscaler. The Deployment that it scales must not set replicas.
 func NewAutoscaling(
 	ctx *pulumi.Context, name string, args *AutoscalingArgs, opts ...pulumi.ResourceOption,
 ) (*Autoscaling, error) {
@@ -76,7 +75,7 @@ func NewAutoscaling(
 	bounds := a.Pool.Replicas
 	if bounds.Min < 0 || bounds.Idle() && a.Engine != EngineKEDA || bounds.Max < max(bounds.Min, 1) {
 		return nil, fmt.Errorf(
-			"Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), max at least min", name,
+			"Autoscaling %s: replicas are %d to %d: min must be at least 1 (0 with engine %s), and max at least min", name,
 			bounds.Min, bounds.Max, EngineKEDA,
 		)
 	}
@@ -97,20 +96,20 @@ func NewAutoscaling(
 	return autoscaling, ctx.RegisterResourceOutputs(autoscaling, pulumi.Map{})
 }
 
-// target is the load that one pod should have. Tenths keep small pools exact: 75 % of one slot is 0.7, not 0.
+// target returns the load that one pod should have. Tenths keep small pools exact: 75 % of one slot is 0.7, not 0.
 func (a *AutoscalingArgs) target() string {
 	return strconv.FormatFloat(float64(a.Pool.slots()*loadPercent/10)/10, 'f', 1, 64)
 }
 
-// A policy limits how many pods come or go in a period.
+// scalingPolicy limits how many pods may be added or removed in a period.
 type scalingPolicy struct {
-	kind           string // Pods, or Percent of those that are there
+	kind           string // Pods, or Percent of the current pods
 	value, seconds int
 }
 
-// up and down are the same for both engines, which both end in a HorizontalPodAutoscaler.
+// up and down are the same for both engines, because KEDA creates a HorizontalPodAutoscaler too.
 func (a *AutoscalingArgs) up() []scalingPolicy {
-	return []scalingPolicy{{"Pods", 1, scaleUpPeriod}, {"Percent", 100, scaleUpPeriod}} // the one that allows more
+	return []scalingPolicy{{"Pods", 1, scaleUpPeriod}, {"Percent", 100, scaleUpPeriod}} // the policy that allows more wins
 }
 
 func (a *AutoscalingArgs) down() []scalingPolicy {
@@ -137,8 +136,8 @@ func (a *AutoscalingArgs) horizontalPodAutoscaler(
 			MinReplicas: pulumi.Int(a.Pool.Replicas.Min),
 			MaxReplicas: pulumi.Int(a.Pool.Replicas.Max),
 			Metrics: autoscalingv2.MetricSpecArray{&autoscalingv2.MetricSpecArgs{
-				// External, not Pods: the number is the front's, not the scaled pods'. Where it is missing, the HPA leaves the
-				// replicas as they are.
+				// External, not Pods: the metric comes from the front, not from the scaled pods. If it is missing, the HPA leaves
+				// the replicas as they are.
 				Type: pulumi.String("External"),
 				External: &autoscalingv2.ExternalMetricSourceArgs{
 					Metric: &autoscalingv2.MetricIdentifierArgs{
@@ -180,18 +179,17 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 				"serverAddress": a.QueryURL,
 				"query":         pulumi.Sprintf("sum(%s{namespace=%q,pool=%q})", metric, a.Namespace, a.Pool.Name),
 				"threshold":     pulumi.String(threshold),
-				// No number is not 0: a Prometheus that has just started knows nothing yet.
+				// A missing value is not 0: a Prometheus that has just started has no data yet.
 				"ignoreNullValues": pulumi.String("false"),
 			},
 		}
 	}
 	triggers := pulumi.Array{trigger(loadMetric, a.target())}
 	if a.Pool.Replicas.Idle() {
-		// So high a threshold never asks for more than the one pod that keeps the pool awake.
+		// The threshold is so high that it never asks for more than the one pod that keeps the pool awake.
 		triggers = append(triggers, trigger(wakeMetric, "1000000"))
 	}
-	// There is no fallback: without numbers both KEDA and the HPA leave the replicas as they are, and that is what is
-	// wanted.
+	// No fallback is needed: without data, both KEDA and the HPA leave the replicas as they are.
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("keda.sh/v1alpha1"), Kind: pulumi.String("ScaledObject"),
 		Metadata: named(a.Namespace, roleServer, name, name),
@@ -203,7 +201,7 @@ func (a *AutoscalingArgs) scaledObject(ctx *pulumi.Context, name string, opts ..
 			"maxReplicaCount": pulumi.Int(a.Pool.Replicas.Max),
 			"pollingInterval": pulumi.Int(pollSeconds),
 			"cooldownPeriod":  pulumi.Int(a.QuietSeconds),
-			// A new pool has never been active: let it live as long as one that was.
+			// A new pool has never been active. Keep it for as long as one that was.
 			"initialCooldownPeriod": pulumi.Int(a.QuietSeconds),
 			"triggers":              triggers,
 			"advanced": pulumi.Map{"horizontalPodAutoscalerConfig": pulumi.Map{"behavior": pulumi.Map{

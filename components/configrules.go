@@ -7,9 +7,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The rules as one stack has them.
+// The Prometheus rules of one stack.
 
-// rules are those of rules.yml. Kubernetes' names need no quoting in a regular expression: they have no dot here.
+// rules returns rules.yml with the names of the stack. Kubernetes names without dots need no quoting in a regular
+// expression.
 func (k known) rules() (string, error) {
 	var pods []string
 	for _, pool := range k.Pools {
@@ -20,15 +21,14 @@ func (k known) rules() (string, error) {
 	})
 }
 
-// What the stack's config says, as series: alerts and the dashboard compare with it what is measured.
-
 type recordingRule struct {
 	Record string            `json:"record"`
 	Expr   string            `json:"expr"`
 	Labels map[string]string `json:"labels"`
 }
 
-// configRules are the rules of stack.yml: constants under the names of pools and models.
+// configRules returns stack.yml: rules that record constants by pool and model, with which alerts and the dashboard
+// compare measured values.
 func (a *ObservabilityArgs) configRules(k known) (string, error) {
 	var rules []recordingRule
 	constant := func(record string, value int, labels ...string) {

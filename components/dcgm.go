@@ -10,21 +10,21 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// DCGMSource is where the GPUs' own metrics come from.
+// DCGMSource says where the metrics of the GPUs come from.
 type DCGMSource string
 
-// Sources of the GPUs' own metrics.
+// Sources of GPU metrics.
 const (
-	DCGMNone     DCGMSource = "none"     // nowhere, or an operator's Prometheus has them already
+	DCGMNone     DCGMSource = "none"     // no metrics, or an operator's Prometheus has them already
 	DCGMExisting DCGMSource = "existing" // the exporters of the GPU operator
-	DCGMDeploy   DCGMSource = "deploy"   // exporters of our own, for a cluster without the GPU operator
+	DCGMDeploy   DCGMSource = "deploy"   // the stack's own exporters, for a cluster without the GPU operator
 )
 
-// dcgmSuffix ends the name of the namespace of our own exporters: to tell which pod has which GPU they read a socket of
-// the kubelet, which Pod Security forbids in the namespace of everything else.
+// dcgmSuffix ends the name of the namespace of the stack's own exporters. To find out which pod has which GPU, they
+// read a socket of the kubelet, which Pod Security forbids in the main namespace.
 const dcgmSuffix = "-dcgm"
 
-// dcgmExporter runs an exporter on each NVIDIA node and returns the name that resolves to all of them.
+// dcgmExporter runs an exporter on each NVIDIA node and returns the host name that resolves to all of them.
 func (a *ObservabilityArgs) dcgmExporter(
 	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
 ) (pulumi.StringInput, error) {
@@ -71,7 +71,7 @@ func (a *ObservabilityArgs) dcgmExporter(
 // podResources is the folder of the kubelet's socket.
 const podResources = "/var/lib/kubelet/pod-resources"
 
-// dcgmPod runs on nodes with NVIDIA's GPUs.
+// dcgmPod returns the exporter's pod, which runs on nodes with NVIDIA GPUs.
 func (a *ObservabilityArgs) dcgmPod() *corev1.PodSpecArgs {
 	present := func(label string) *corev1.NodeSelectorTermArgs {
 		return &corev1.NodeSelectorTermArgs{MatchExpressions: corev1.NodeSelectorRequirementArray{
@@ -82,7 +82,7 @@ func (a *ObservabilityArgs) dcgmPod() *corev1.PodSpecArgs {
 		AutomountServiceAccountToken: pulumi.Bool(false),
 		RuntimeClassName:             optional(a.DCGMRuntimeClass),
 		Affinity: &corev1.AffinityArgs{NodeAffinity: &corev1.NodeAffinityArgs{
-			// The labels of NVIDIA's feature discovery, and of GKE.
+			// Labels of NVIDIA's feature discovery and of GKE.
 			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelectorArgs{
 				NodeSelectorTerms: corev1.NodeSelectorTermArray{
 					present("nvidia.com/gpu.present"), present("cloud.google.com/gke-accelerator"),
@@ -106,18 +106,18 @@ func (a *ObservabilityArgs) dcgmContainer() *corev1.ContainerArgs {
 		Image: pulumi.String(a.DCGMImage),
 		Env: env(
 			"DCGM_EXPORTER_LISTEN", ":"+strconv.Itoa(portDCGM),
-			"DCGM_EXPORTER_KUBERNETES", "true", // whose GPU it is
-			"NVIDIA_VISIBLE_DEVICES", "all", // to look at, without taking any from the pods
+			"DCGM_EXPORTER_KUBERNETES", "true", // adds the pod that uses the GPU
+			"NVIDIA_VISIBLE_DEVICES", "all", // to monitor, without taking any from the pods
 		),
 		Ports:          corev1.ContainerPortArray{containerPort(portNameMetrics, portDCGM)},
 		ReadinessProbe: httpProbe(portNameMetrics, "/health", 15, 4),
 		LivenessProbe:  httpProbe(portNameMetrics, "/health", 30, 10), // it needs a minute to find the GPUs
 		Resources:      requests("50m", "512Mi"),
 		SecurityContext: &corev1.SecurityContextArgs{
-			RunAsUser: pulumi.Int(0), // the kubelet's socket is root's
+			RunAsUser: pulumi.Int(0), // only root may read the kubelet's socket
 			Capabilities: &corev1.CapabilitiesArgs{
 				Drop: pulumi.ToStringArray([]string{"ALL"}),
-				Add:  pulumi.ToStringArray([]string{"SYS_ADMIN"}), // NVIDIA's profiling counters
+				Add:  pulumi.ToStringArray([]string{"SYS_ADMIN"}), // for NVIDIA's profiling counters
 			},
 		},
 		VolumeMounts: corev1.VolumeMountArray{mount("pod-resources", podResources, true)},

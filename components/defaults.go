@@ -1,6 +1,6 @@
 package components
 
-// setDefault gives a field that was left at its zero value its default.
+// setDefault sets a field that has its zero value to value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

@@ -13,20 +13,20 @@ import (
 
 // Expose is one way to make the front reachable from outside the cluster: a LoadBalancer, an Ingress or a Gateway.
 type Expose interface {
-	// https tells whether clients use HTTPS even where the front itself speaks plain HTTP.
+	// https reports whether clients use HTTPS even if the front itself serves plain HTTP.
 	https() bool
-	// shape changes the front's Service before it is made.
+	// shape changes the front's Service before it is created.
 	shape(service *corev1.ServiceSpecArgs)
-	// publish makes what stands before the front's Service, and returns the URL that clients use.
+	// publish creates the objects in front of the front's Service, and returns the URL for clients.
 	publish(
 		ctx *pulumi.Context, name string, front *AuthFrontArgs, service *corev1.Service, opts ...pulumi.ResourceOption,
 	) (pulumi.StringOutput, error)
 }
 
-// LoadBalancer asks the cloud for an address. Without AuthFrontArgs.TLSSecret the front speaks plain HTTP there: use it
-// on a private network.
+// LoadBalancer requests an address from the cloud. Without AuthFrontArgs.TLSSecret the front serves plain HTTP there,
+// so use it only on a private network.
 type LoadBalancer struct {
-	// Host is the name that leads to the address, for the endpoint's URL. Default: the address.
+	// Host is the DNS name of the address, for the endpoint's URL. Default: the address.
 	Host string
 	// SourceRanges that may connect, in CIDR notation. Default: all.
 	SourceRanges []string
@@ -35,29 +35,29 @@ type LoadBalancer struct {
 // Ingress routes a host name through the cluster's ingress controller.
 type Ingress struct {
 	Host string
-	// ClassName of the controller. Default: the cluster's default class.
+	// ClassName is the controller's IngressClass. Default: the cluster's default class.
 	ClassName string
 	// TLSSecret holds the host's certificate. Default: plain HTTP.
 	TLSSecret string
-	// ClusterIssuer of cert-manager that fills TLSSecret. Default: the Secret is there already.
+	// ClusterIssuer is the cert-manager issuer that fills TLSSecret. Default: the Secret already exists.
 	ClusterIssuer string
 }
 
-// Gateway routes a host name through a Gateway of the Gateway API, which ends TLS.
+// Gateway routes a host name through a Gateway of the Gateway API, which terminates TLS.
 type Gateway struct {
 	Host string
 	// Name of the Gateway.
 	Name string
 	// Namespace of the Gateway. Default: the front's own.
 	Namespace string
-	// Listener of the Gateway, by its section name. Default: every one that takes the host.
+	// Listener is the section name of a listener of the Gateway. Default: every listener that accepts the host.
 	Listener string
 }
 
-// inside leaves the front inside the cluster.
+// inside keeps the front inside the cluster.
 type inside struct{}
 
-// exposure is a.Expose, or what stands for none.
+// exposure returns a.Expose, or inside if it is nil.
 func (a *AuthFrontArgs) exposure() Expose {
 	if a.Expose == nil {
 		return inside{}
@@ -65,7 +65,7 @@ func (a *AuthFrontArgs) exposure() Expose {
 	return a.Expose
 }
 
-// expose makes the Service that users reach, what stands before it, and the endpoint's URL.
+// expose creates the front's Service and the objects in front of it, and returns the endpoint's URL.
 func (a *AuthFrontArgs) expose(
 	ctx *pulumi.Context, name string, front *AuthFront, opts ...pulumi.ResourceOption,
 ) error {
@@ -89,10 +89,10 @@ func (a *AuthFrontArgs) expose(
 	return err
 }
 
-// https tells whether users reach the front by HTTPS, whoever ends it.
+// https reports whether clients use HTTPS, whichever component terminates it.
 func (a *AuthFrontArgs) https() bool { return a.TLSSecret != "" || a.exposure().https() }
 
-// scheme and servicePort are those of the front itself.
+// scheme and servicePort are those of the front's own Service.
 func (a *AuthFrontArgs) scheme() string {
 	if a.TLSSecret != "" {
 		return "https://"
@@ -178,8 +178,8 @@ func (i Ingress) publish(
 	return pulumi.String(url).ToStringOutput(), err
 }
 
-// annotations keep ingress-nginx from cutting a generation after 60 s, refusing an image over 1 MB, and holding a
-// stream back; other controllers ignore them.
+// annotations keep ingress-nginx from cutting a generation after 60 s, rejecting an image over 1 MB, and buffering a
+// stream. Other controllers ignore them.
 func (i Ingress) annotations(bodyMiB int) pulumi.StringMap {
 	annotations := pulumi.StringMap{
 		"nginx.ingress.kubernetes.io/proxy-read-timeout":        pulumi.String(strconv.Itoa(answerSeconds)),
@@ -208,7 +208,7 @@ func (g Gateway) publish(
 	if g.Listener != "" {
 		parent["sectionName"] = pulumi.String(g.Listener)
 	}
-	// They cap the whole answer, not its silence: the front itself ends it in time.
+	// These timeouts limit the whole answer, not only silence. The front itself ends it earlier.
 	limit := pulumi.String(seconds(front.MaxSeconds + 60))
 	_, err := apiextensions.NewCustomResource(ctx, name, &apiextensions.CustomResourceArgs{
 		ApiVersion: pulumi.String("gateway.networking.k8s.io/v1"), Kind: pulumi.String("HTTPRoute"),
@@ -218,7 +218,7 @@ func (g Gateway) publish(
 			"hostnames":  pulumi.ToStringArray([]string{g.Host}),
 			"rules": pulumi.Array{pulumi.Map{
 				"backendRefs": pulumi.Array{pulumi.Map{"name": service.Metadata.Name().Elem(), "port": pulumi.Int(portService)}},
-				// A gateway's own limits are often 15 s or 60 s: a generation takes longer.
+				// A gateway's default timeouts are often 15 s or 60 s. A generation takes longer.
 				"timeouts": pulumi.Map{"request": limit, "backendRequest": limit},
 			}},
 		}},

@@ -6,13 +6,13 @@ import (
 	"text/template"
 )
 
-// The programs and configurations that the pods run. They are files of their own so that haproxy -c, shellcheck,
-// promtool and the like can check them.
+// Scripts and configurations for the pods. They are separate files so that haproxy -c, shellcheck, promtool and others
+// can check them.
 //
 //go:embed files
 var files embed.FS
 
-// file returns an embedded file. A missing one is a programming error that every test of the package would meet.
+// file returns an embedded file. It panics if the file is missing, which every test of the package would reveal.
 func file(name string) string {
 	content, err := files.ReadFile("files/" + name)
 	if err != nil {

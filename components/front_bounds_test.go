@@ -157,14 +157,14 @@ func TestARequestEndsWithAnErrorWhenItLastsTooLong(t *testing.T) {
 		gone <- r.URL.Path
 	}))
 	for path, want := range map[string]string{
-		"/v1/chat/completions": "data: {\"error\":{\"message\":\"The answer took longer than a request may last " +
-			"here.\",\"type\":\"server_error\"," +
+		"/v1/chat/completions": "data: {\"error\":{\"message\":\"The answer took longer than a request may last." +
+			"\",\"type\":\"server_error\"," +
 			"\"param\":null,\"code\":\"request_too_long\"}}\n\ndata: [DONE]\n\n",
-		"/api/generate": "{\"error\":\"The answer took longer than a request may last here.\"}\n",
+		"/api/generate": "{\"error\":\"The answer took longer than a request may last.\"}\n",
 		"/v1/messages": "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"timeout_error\"," +
-			"\"message\":\"The answer took longer than a request may last here.\"}}\n\n",
+			"\"message\":\"The answer took longer than a request may last.\"}}\n\n",
 		"/v1/responses": "event: error\ndata: {\"type\":\"error\",\"code\":\"request_too_long\"," +
-			"\"message\":\"The answer took longer than a request may last here.\",\"param\":null}\n\n",
+			"\"message\":\"The answer took longer than a request may last.\",\"param\":null}\n\n",
 	} {
 		began := time.Now()
 		response, err := r.client.Do(request(t, "POST", r.api+path, "key-ide", `{"model":"tiny","stream":true}`))

@@ -7,51 +7,51 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// What a client can make grow in a front, and its bounds. The pod's memory follows from them.
+// Limits for everything that clients can make grow in a front. They determine the pod's memory.
 
 const (
-	// frontThreads is HAProxy's number of threads, and the pod's CPU limit: one thread forwards some 30,000 tokens a
-	// second.
+	// frontThreads is the number of HAProxy's threads, and the pod's CPU limit. One thread forwards about 30,000 tokens
+	// per second.
 	frontThreads = 2
-	// largeBodies is how many bodies of the largest size a front holds at a time, waiting ones included. Smaller ones
-	// count by their size.
+	// largeBodies is how many bodies of the largest size a front holds at a time, including those of waiting requests.
+	// Smaller ones count by their size.
 	largeBodies = 16
 )
 
-// connections are the most that a front has at a time. Each may need a second one, to a server: all of them together
-// stay below 20,000 files.
+// connections are the largest numbers of connections that a front has at a time. Each may need a second one, to a
+// server. Together they stay below 20,000 files.
 var connections = struct{ All, API, Source, Requests, Metrics, MetricsSource int }{
 	All:      9800,
-	API:      8200, // of clients
-	Source:   4100, // of one address: half, for an ingress is one address
-	Requests: 1500, // that the fronts hand on to the one that queues
-	Metrics:  100,  // of Prometheus and the kubelet
-	// One address that floods the metrics' port leaves the kubelet and Prometheus enough.
+	API:      8200, // from clients
+	Source:   4100, // from one address: half, because an ingress is one address
+	Requests: 1500, // that the fronts forward to the one that queues
+	Metrics:  100,  // from Prometheus and the kubelet
+	// If one address floods the metrics port, the kubelet and Prometheus still get connections.
 	MetricsSource: 50,
 }
 
-// bodiesMiB is the memory for bodies of requests.
+// bodiesMiB returns the memory for request bodies.
 func (a *AuthFrontArgs) bodiesMiB() int { return largeBodies * a.BodyMiB }
 
-// luaMiB bounds Lua's memory: in each thread one large body and its windows, twice until they are collected, and 64 MiB
-// for all else.
+// luaMiB returns the limit of Lua's memory: one large body and its windows per thread, twice because of garbage
+// collection, and 64 MiB for everything else.
 func (a *AuthFrontArgs) luaMiB() int { return 64 + 2*frontThreads*a.BodyMiB }
 
-// memoryMiB is the pod's memory: 64 MiB for HAProxy itself, its maps and tables; the bodies; Lua; two more copies of a
-// body in each thread, which HAProxy makes while it hands one to Lua; and for each connection 12 KiB, what an idle one
-// of HTTP/2 takes.
+// memoryMiB returns the pod's memory: 64 MiB for HAProxy itself with its maps and tables; the bodies; Lua; per thread
+// two more copies of a body, which HAProxy makes when it passes one to Lua; and 12 KiB per connection, the size of an
+// idle HTTP/2 connection.
 func (a *AuthFrontArgs) memoryMiB() int {
 	return 64 + a.bodiesMiB() + a.luaMiB() + 2*frontThreads*a.BodyMiB + connections.All*12/1024
 }
 
-// halfQueue is the length from which a queue is closed to background requests.
+// halfQueue returns the length from which a queue rejects background requests.
 func (a *AuthFrontArgs) halfQueue() int { return (a.QueueLength + 1) / 2 }
 
-// silenceSeconds is how long a server may be silent.
+// silenceSeconds returns how long a server may be silent.
 func (a *AuthFrontArgs) silenceSeconds() int { return min(answerSeconds, a.MaxSeconds) }
 
-// resources of HAProxy's container. Its CPU is limited, unlike other pods': the threads are as many as the limit, not
-// as the node's cores.
+// resources returns the resources of HAProxy's container. Unlike other containers it has a CPU limit, because the
+// number of threads follows the limit and not the node's cores.
 func (a *AuthFrontArgs) resources() *corev1.ResourceRequirementsArgs {
 	memory := pulumi.String(fmt.Sprintf("%dMi", a.memoryMiB()))
 	return &corev1.ResourceRequirementsArgs{
@@ -60,7 +60,7 @@ func (a *AuthFrontArgs) resources() *corev1.ResourceRequirementsArgs {
 	}
 }
 
-// concurrent is the most requests that the team may have under way.
+// concurrent returns how many requests the team may have in flight.
 func (t Team) concurrent() int {
 	if t.ConcurrentRequests == 0 {
 		return concurrentRequests

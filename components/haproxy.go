@@ -7,20 +7,22 @@ import (
 	"strings"
 )
 
-// The text that HAProxy reads, from the front's args: haproxy.cfg from its template, and maps of "key value" lines.
+// Renders the files that HAProxy reads from the front's args: haproxy.cfg from its template, and maps of "key value"
+// lines.
 
 type haproxyBackend struct {
 	Name    string
 	Host    string
 	MaxPods int
-	Slots   int // of a pod
+	Slots   int // per pod
 	Idle    bool
-	// HalfUnderWay and MostUnderWay are the requests that all slots and half of the queue, or all of it, hold.
+	// HalfUnderWay and MostUnderWay are how many requests fit into all slots plus half of the queue, or plus the whole
+	// queue.
 	HalfUnderWay, MostUnderWay int
 }
 
-// haproxyConfig renders haproxy.cfg; hosts are the pools' hosts, in their order, and fronts the host of the front's own
-// pods.
+// haproxyConfig renders haproxy.cfg. hosts are the pools' hosts in the order of the pools, and fronts is the host of
+// the front's own pods.
 func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, error) {
 	var backends []haproxyBackend
 	for i, pool := range a.Pools {
@@ -36,7 +38,7 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 			})
 		}
 	}
-	catalog := 0 // a pool that is always there, if there is one
+	catalog := 0 // a pool that never scales to zero, if there is one
 	for catalog < len(a.Pools)-1 && a.Pools[catalog].Replicas.Idle() {
 		catalog++
 	}
@@ -48,10 +50,10 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 		"BodyBytes": a.BodyMiB << 20, "BufferBytes": a.BodyMiB<<20 + 64<<10, "BodiesBytes": a.bodiesMiB() << 20,
 		"LuaMiB":  a.luaMiB(),
 		"Threads": frontThreads, "Connections": connections,
-		// Every pod of every pool reads the same store, so any pool can say which models there are.
+		// All pods of all pools read the same store, so any pool can list the models.
 		"Catalog":  haproxyBackend{Host: a.fullName(hosts[catalog]), MaxPods: a.Pools[catalog].Replicas.Most()},
 		"Backends": backends, "QueueLength": a.QueueLength, "HalfQueue": a.halfQueue(),
-		"UsageSize": strings.Count(a.grantsMap(), "\n") + 1, // a purge of a full table would forget counters
+		"UsageSize": strings.Count(a.grantsMap(), "\n") + 1, // HAProxy would purge counters from a full table
 		"OwnKeys":   a.KeysSecret != "",
 		"TLS":       "", "FrontsHost": "", "OIDC": nil,
 	}
@@ -60,7 +62,7 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 	}
 	if a.Replicas > 1 {
 		values["FrontsHost"], values["QueuePort"] = a.fullName(fronts), portQueue
-		values["MaxFronts"] = a.Replicas + 1 // one more while a rollout goes on
+		values["MaxFronts"] = a.Replicas + 1 // one more during a rollout
 	}
 	if a.OIDC != nil {
 		values["OIDC"] = map[string]any{
@@ -70,11 +72,11 @@ func (a *AuthFrontArgs) haproxyConfig(hosts []string, fronts string) (string, er
 	return render("haproxy.cfg.tmpl", values)
 }
 
-// fullName of a host: HAProxy resolves no other.
+// fullName returns the full DNS name of a host. HAProxy resolves no others.
 func (a *AuthFrontArgs) fullName(host string) string { return host + "." + a.ClusterDomain }
 
-// modelsMap leads from every spelling of a model's name to the one that the other maps have, pool/model: Ollama reads a
-// name without a tag as name:latest, and the other way round.
+// modelsMap maps every spelling of a model's name to pool/model, the key of the other maps. To Ollama, name and
+// name:latest are the same.
 func (a *AuthFrontArgs) modelsMap() string {
 	return a.modelLines(func(pool *Pool, model Model) []string {
 		name := pool.Name + "/" + model.Name
@@ -89,24 +91,24 @@ func (a *AuthFrontArgs) modelsMap() string {
 	})
 }
 
-// backendsMap leads from pool/model to the backend.
+// backendsMap maps pool/model to the backend.
 func (a *AuthFrontArgs) backendsMap() string {
 	return a.modelLines(func(pool *Pool, model Model) []string {
 		return []string{pool.Name + "/" + model.Name + " " + backendName(pool.Name, model.queue())}
 	})
 }
 
-// contextsMap has the context of each model, where it is known.
+// contextsMap holds the context of each model for which it is known.
 func (a *AuthFrontArgs) contextsMap() string {
 	return a.modelNumbers(func(model Model) int { return model.Context })
 }
 
-// tokensMap has the most output tokens that a request may ask of each model, where there is a limit.
+// tokensMap holds the largest number of output tokens that a request may ask of each model, if there is a limit.
 func (a *AuthFrontArgs) tokensMap() string {
 	return a.modelNumbers(func(model Model) int { return model.OutputTokens.Most })
 }
 
-// silentTokensMap has the most output tokens of a request that does not say how many.
+// silentTokensMap holds the limit of output tokens for requests that set none.
 func (a *AuthFrontArgs) silentTokensMap() string {
 	return a.modelNumbers(func(model Model) int { return cmp.Or(model.OutputTokens.Silent, model.OutputTokens.Most) })
 }
@@ -123,7 +125,7 @@ func (a *AuthFrontArgs) grantsMap() string {
 	})
 }
 
-// modelNumbers are lines "pool/model number" of the models that have the number.
+// modelNumbers returns lines "pool/model number" for the models that have the number.
 func (a *AuthFrontArgs) modelNumbers(number func(Model) int) string {
 	return a.modelLines(func(pool *Pool, model Model) []string {
 		if n := number(model); n > 0 {
@@ -133,7 +135,7 @@ func (a *AuthFrontArgs) modelNumbers(number func(Model) int) string {
 	})
 }
 
-// modelLines are the lines of all models, sorted.
+// modelLines returns the lines of all models, sorted.
 func (a *AuthFrontArgs) modelLines(of func(*Pool, Model) []string) string {
 	var lines []string
 	for i := range a.Pools {
@@ -167,10 +169,10 @@ func (t Team) mayUse(model string) bool {
 	return len(t.Models) == 0
 }
 
-// priority is the team's, or the default one.
+// priority returns the team's priority, or the default.
 func (t Team) priority() Priority { return cmp.Or(t.Priority, PriorityInteractive) }
 
-// priorityClass is HAProxy's: the lowest is served first.
+// priorityClass returns HAProxy's priority class. HAProxy serves the lowest first.
 func (t Team) priorityClass() int {
 	if t.priority() == PriorityBackground {
 		return 100

@@ -2,10 +2,10 @@ package components
 
 import "github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-// known is what other components say, once all of it is known: what Prometheus asks, and the names that its rules match.
+// known holds the outputs of other components that Prometheus needs: what it scrapes, and the names in its rules.
 type known struct {
 	Namespace string
-	// FrontHost and DCGMHost resolve to the exporters. DCGMHost is empty without an exporter of our own.
+	// FrontHost and DCGMHost resolve to the exporters. DCGMHost is empty if the stack deploys no dcgm-exporter.
 	FrontHost, DCGMHost string
 	WriterJobs          string
 	Pools               []knownPool
@@ -13,9 +13,9 @@ type known struct {
 
 type knownPool struct{ Name, Host, Workload string }
 
-// whenKnown is the text that of makes of it. DCGMHost is that of our own exporter, or empty.
+// whenKnown returns the text that render makes of these outputs.
 func (a *ObservabilityArgs) whenKnown(
-	dcgmHost pulumi.StringInput, of func(known) (string, error),
+	dcgmHost pulumi.StringInput, render func(known) (string, error),
 ) pulumi.StringOutput {
 	values := pulumi.StringArray{a.Namespace, a.MetricsHost, dcgmHost, a.WriterJobs}
 	for _, pool := range a.Pools {
@@ -26,6 +26,6 @@ func (a *ObservabilityArgs) whenKnown(
 		for i, pool := range a.Pools {
 			k.Pools = append(k.Pools, knownPool{pool.Name, values[4+2*i], values[5+2*i]})
 		}
-		return of(k)
+		return render(k)
 	}).(pulumi.StringOutput)
 }

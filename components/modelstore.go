@@ -10,31 +10,30 @@ import (
 
 // StoredModel is one model that the store holds.
 type StoredModel struct {
-	// Name is what users ask for, for instance llama3.3:70b.
+	// Name is what clients request, for instance llama3.3:70b.
 	Name string
-	// Modelfile is the text from which `ollama create` makes the model; empty for a model that is pulled.
+	// Modelfile is the text from which `ollama create` makes the model. Empty for a model that is pulled.
 	Modelfile string
-	// Digest of the manifest that must be pulled, sha256:…; the writer fails on another. Default: whatever the registry
-	// has.
+	// Digest of the manifest, sha256:…. The writer fails if it pulls another one. Default: whatever the registry has.
 	Digest string
 }
 
-// Proxy leads to registries from inside a company's network.
+// Proxy is an HTTP proxy to the registries.
 type Proxy struct {
 	// URL of the HTTP proxy, for both http and https.
 	URL string
-	// Direct are hosts, domains and CIDRs to reach without it, besides the cluster's own.
+	// Direct lists hosts, domains and CIDRs to reach without the proxy, besides the cluster's own.
 	Direct []string
 }
 
-// ModelStoreArgs says what the store holds, and where.
+// ModelStoreArgs configures what the store holds, and where.
 type ModelStoreArgs struct {
 	Namespace pulumi.StringInput
-	// Image is an Ollama image; it pulls and creates the models.
+	// Image is an Ollama image, which pulls and creates the models.
 	Image string
-	// Models in order: a Modelfile's FROM stands before the Modelfile.
+	// Models in order: the base of a Modelfile comes before it.
 	Models []StoredModel
-	// Registry is the host[:port]/path that short model names are pulled from. Default: Ollama's own library.
+	// Registry is the host[:port]/path from which short model names are pulled. Default: Ollama's own library.
 	Registry string
 	// Insecure says that Registry speaks plain HTTP. Default: false.
 	Insecure bool
@@ -44,31 +43,30 @@ type ModelStoreArgs struct {
 	// CABundle is a ConfigMap whose keys are PEM files of certificate authorities to trust besides the system's. Default:
 	// none.
 	CABundle string
-	// Proxy to reach the registries through. Default: none.
+	// Proxy for the connections to registries. Default: none.
 	Proxy *Proxy
 	// ClusterDomain is the cluster's DNS domain, never reached through the proxy. Default: cluster.local.
 	ClusterDomain string
-	// Prune removes models that the writer pulled and that are not listed any more, never those that were created.
-	// Default: false.
+	// Prune removes models that the writer pulled and that are no longer listed, but never created models. Default: false.
 	Prune bool
-	// CheckSchedule is when registries are asked whether they have another model than the listed digests, in cron's five
-	// fields. What differs is downloaded beside what serves, which stays as it is, and the Job of that time fails and says
-	// so. Default: never.
+	// CheckSchedule is when to compare the registries with the digests, in cron's five fields. A different model is
+	// downloaded next to the current one, which pods keep serving, and the check's Job fails and names it. Default: never.
 	CheckSchedule string
-	// PerReplica gives each server pod a claim of its own instead, filled by that pod before it serves. Default: false.
+	// PerReplica gives each server pod its own claim instead, which the pod fills before it serves. Default: false.
 	PerReplica bool
-	// Placement of the writer. With ReadWriteOnce it should be the servers', so that they meet. Default: any node.
+	// Placement of the writer. With ReadWriteOnce, use that of the servers, so that both run on the same node. Default:
+	// any node.
 	Placement Placement
-	// ExistingClaim names a claim that somebody else owns. Default: the store makes its own of Size, StorageClass and
-	// AccessMode.
+	// ExistingClaim names a claim that is not part of the stack. Default: the store creates a claim from Size,
+	// StorageClass and AccessMode.
 	ExistingClaim string
 	// Size of the claim. Default: 100Gi.
 	Size string
-	// StorageClass of the claim. Default: the cluster's own default class.
+	// StorageClass of the claim. Default: the cluster's default class.
 	StorageClass string
 	// AccessMode of the claim. Default: ReadWriteOnce.
 	AccessMode AccessMode
-	// Protect refuses to delete the claim, and with it hours of downloads. Default: false.
+	// Protect keeps Pulumi from deleting the claim, and with it hours of downloads. Default: false.
 	Protect bool
 }
 
@@ -77,11 +75,11 @@ type ModelStoreArgs struct {
 type ModelStore struct {
 	pulumi.ResourceState
 
-	// ClaimName is the claim that all servers mount; empty with PerReplica.
+	// ClaimName is the claim that all servers mount. Empty with PerReplica.
 	ClaimName pulumi.StringOutput `pulumi:"claimName"`
-	// WriterJobs begins the names of the writer's Jobs, those of the scheduled check included.
+	// WriterJobs is the prefix of the names of the writer's Jobs, including those of the scheduled check.
 	WriterJobs pulumi.StringOutput `pulumi:"writerJobs"`
-	// Mount is what a server mounts.
+	// Mount says how a server mounts the store.
 	Mount StoreMount
 }
 
@@ -92,9 +90,9 @@ func (a ModelStoreArgs) withDefaults() *ModelStoreArgs {
 	return &a
 }
 
-// NewModelStore makes the claim and the writer Job, and waits until the Job has pulled and created every model. A model
-// that fails fails the update; the Job's message names it. The Job is named by a hash of what it does: a changed model
-// list makes a new Job, an unchanged one makes none.
+// NewModelStore creates the claim and the writer Job, and waits until the Job has pulled and created every model. If a
+// model fails, the update fails, and the Job's message names the model. A changed model list creates a new Job; an
+// unchanged one does not.
 func NewModelStore(
 	ctx *pulumi.Context, name string, args *ModelStoreArgs, opts ...pulumi.ResourceOption,
 ) (*ModelStore, error) {
@@ -159,7 +157,7 @@ func (a *ModelStoreArgs) claim(
 		return pulumi.String(a.ExistingClaim).ToStringOutput(), nil
 	}
 	metadata := named(a.Namespace, roleWriter, name, name)
-	metadata.Annotations = skipAwait() // a WaitForFirstConsumer class binds only once the writer's pod is there
+	metadata.Annotations = skipAwait() // a WaitForFirstConsumer class binds only when the writer's pod exists
 	claim, err := corev1.NewPersistentVolumeClaim(ctx, name, &corev1.PersistentVolumeClaimArgs{
 		Metadata: metadata, Spec: a.claimSpec(a.AccessMode),
 	},
@@ -181,7 +179,7 @@ func (a *ModelStoreArgs) claimSpec(accessMode AccessMode) *corev1.PersistentVolu
 	return spec
 }
 
-// replicaStore is what each server pod needs to have a store of its own.
+// replicaStore returns what each server pod needs for its own store.
 func (a *ModelStoreArgs) replicaStore(config pulumi.StringPtrInput) *ReplicaStore {
 	return &ReplicaStore{
 		Claim: &corev1.PersistentVolumeClaimTypeArgs{

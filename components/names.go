@@ -11,7 +11,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// All names that two objects must agree on stand here, once.
+// All names that two objects must agree on are defined here.
 
 // A role is the app.kubernetes.io/component label of a pod: Services, NetworkPolicies and PodDisruptionBudgets select
 // by it.
@@ -29,12 +29,12 @@ const (
 // Ports, by number for containers and by name for everything that refers to them.
 const (
 	portOllama      = 11434 // Ollama's own default
-	portAPI         = 8080  // the front, unprivileged: HAProxy runs as a plain user
-	portSignedIn    = 8081  // where oauth2-proxy sends who has signed in, on the pod's loopback only
-	portQueue       = 8082  // where one front takes what the others hand on
-	portOAuth2Proxy = 4180  // its own default, on the pod's loopback only
+	portAPI         = 8080  // the front; unprivileged, because HAProxy runs as a plain user
+	portSignedIn    = 8081  // where oauth2-proxy sends authenticated requests, only on the pod's loopback
+	portQueue       = 8082  // where the active front receives requests from the others
+	portOAuth2Proxy = 4180  // oauth2-proxy's own default, only on the pod's loopback
 	portMetrics     = 8404  // HAProxy's conventional exporter port
-	// on the pod's loopback, where nobody listens: a privileged port, and HAProxy runs as a plain user
+	// where nothing listens, on the pod's loopback: the port is privileged, and HAProxy runs as a plain user
 	portNobody     = 9
 	portPrometheus = 9090
 	portExporter   = 7979 // json_exporter's own default
@@ -47,10 +47,10 @@ const (
 	portNameQueue   = "queue"
 )
 
-// teamsMetricsPath is where the front's metrics port tells the teams' use; haproxy.cfg.tmpl has it too.
+// teamsMetricsPath is where the front's metrics port serves the teams' usage. haproxy.cfg.tmpl repeats it.
 const teamsMetricsPath = "/metrics/teams"
 
-// instanceLabel tells the pods of one component instance from those of another of the same role (two pools, say).
+// instanceLabel distinguishes the pods of component instances with the same role, such as two pools.
 const instanceLabel = "app.kubernetes.io/instance"
 
 // selectRole matches every pod of a role.
@@ -65,7 +65,7 @@ func selectInstance(r role, instance string) pulumi.StringMap {
 	return selector
 }
 
-// labels are what every object of a component instance carries: its selector plus the recommended labels.
+// labels returns the labels of every object of a component instance: its selector and the recommended labels.
 func labels(r role, instance string) pulumi.StringMap {
 	all := selectInstance(r, instance)
 	all["app.kubernetes.io/name"] = pulumi.String("ollama-k8s")
@@ -73,8 +73,7 @@ func labels(r role, instance string) pulumi.StringMap {
 	return all
 }
 
-// named is the metadata of an object whose name is a contract (others refer to it, or a person types it), with more
-// labels.
+// named returns the metadata of an object with a fixed name, to which other objects or people refer. more adds labels.
 func named(
 	namespace pulumi.StringInput, r role, instance, name string, more ...pulumi.StringMap,
 ) *metav1.ObjectMetaArgs {
@@ -83,9 +82,9 @@ func named(
 	return metadata
 }
 
-// autonamed is the metadata of an object that is replaced when its content changes: Pulumi adds a random suffix, the
-// pods that mount it roll because its name changed, and the former object goes after them. A ConfigMap must say that it
-// is immutable; others are updated in place.
+// autonamed returns the metadata of an object that is replaced when its content changes. Pulumi adds a random suffix,
+// so pods that mount the object roll, and then deletes the old object. A ConfigMap must be marked immutable; others are
+// updated in place.
 func autonamed(namespace pulumi.StringInput, r role, instance string, more ...pulumi.StringMap) *metav1.ObjectMetaArgs {
 	all := labels(r, instance)
 	for _, some := range more {
@@ -94,18 +93,18 @@ func autonamed(namespace pulumi.StringInput, r role, instance string, more ...pu
 	return &metav1.ObjectMetaArgs{Namespace: namespace, Labels: all}
 }
 
-// digest is a short stable name for content: 10 hex digits (40 bits) tell the few objects of one stack apart.
+// digest returns a short stable name for content: 10 hex digits (40 bits) are enough for the few objects of one stack.
 func digest(parts ...string) string {
 	sum := sha256.New()
 	for _, part := range parts {
-		// The length goes first, or ("ab","c") and ("a","bc") would share a digest.
+		// Without the length, ("ab","c") and ("a","bc") would have the same digest.
 		fmt.Fprintf(sum, "%d:%s", len(part), part)
 	}
 	return hex.EncodeToString(sum.Sum(nil))[:10]
 }
 
 // fileKey turns a model name such as hf.co/org/model:tag into a ConfigMap key, which may hold only [-._a-zA-Z0-9]. The
-// digest keeps two names apart that differ only in the replaced characters.
+// digest distinguishes names that differ only in replaced characters.
 func fileKey(model string) string {
 	safe := strings.Map(func(r rune) rune {
 		switch {
@@ -121,22 +120,23 @@ func fileKey(model string) string {
 // one's.
 const HeadlessSuffix = "-pods"
 
-// backendName names the queue of one model in one pool; recording rules take pool and model out of it again. HAProxy
-// allows no slash.
+// backendName returns the name of the queue of one model in one pool. Recording rules extract pool and model from it.
+// HAProxy allows no slash in it.
 func backendName(pool, model string) string {
 	return "model:" + pool + ":" + MetricModel(model)
 }
 
-// MetricModel is a model's name as a label of the metrics: that of its backend. Two models of a stack must differ in it.
+// MetricModel returns a model's name as a metric label, as in the name of its backend. Two models of a stack must differ
+// in it.
 func MetricModel(model string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
 }
 
-// renaming is a step of relabelling.
+// renaming is one step of relabeling.
 type renaming struct{ Regex, Replacement string }
 
-// metricRenamings make the same of the names that Ollama itself says. A name has three slashes at most, and each step
-// replaces one.
+// metricRenamings returns the steps that do the same to the names that Ollama reports. A name has at most three
+// slashes, and each step replaces one.
 func metricRenamings() []renaming {
 	slash := renaming{"([^/]*)/(.*)", "${1}_$2"}
 	return []renaming{{"(.+):latest", "$1"}, slash, slash, slash}

@@ -6,13 +6,13 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// allow says who may talk to a pod and to whom it may talk. What is not listed is closed, in both directions.
+// allow lists the connections that a pod may accept and open. All others are denied.
 type allow struct {
 	ingress networkingv1.NetworkPolicyIngressRuleArray
 	egress  networkingv1.NetworkPolicyEgressRuleArray
 }
 
-// networkPolicy closes the pods of one component instance but for what a lists.
+// networkPolicy denies the pods of one component instance all connections except those in a.
 func networkPolicy(
 	ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, a allow, opts ...pulumi.ResourceOption,
 ) error {
@@ -38,7 +38,7 @@ func tcp(port int) *networkingv1.NetworkPolicyPortArgs {
 	return &networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(port), Protocol: pulumi.String("TCP")}
 }
 
-// podsOf are the pods of some roles in the same namespace.
+// podsOf selects the pods of some roles in the same namespace.
 func podsOf(roles ...role) (peers networkingv1.NetworkPolicyPeerArray) {
 	for _, r := range roles {
 		peers = append(peers, &networkingv1.NetworkPolicyPeerArgs{
@@ -48,22 +48,22 @@ func podsOf(roles ...role) (peers networkingv1.NetworkPolicyPeerArray) {
 	return peers
 }
 
-// anyNamespace are all pods of the cluster, but nothing outside it.
+// anyNamespace selects all pods of the cluster, but nothing outside it.
 func anyNamespace() networkingv1.NetworkPolicyPeerArray {
 	return networkingv1.NetworkPolicyPeerArray{&networkingv1.NetworkPolicyPeerArgs{
 		NamespaceSelector: &metav1.LabelSelectorArgs{},
 	}}
 }
 
-// dns lets a pod resolve names. The cluster's resolver is not selected by label: its namespace and labels differ
-// between distributions, and NodeLocal DNS answers from a host address.
+// dns lets a pod resolve names. It does not select the cluster's resolver by label, because its namespace and labels
+// differ between distributions, and NodeLocal DNS answers from a host address.
 func dns() *networkingv1.NetworkPolicyEgressRuleArgs {
 	return &networkingv1.NetworkPolicyEgressRuleArgs{Ports: networkingv1.NetworkPolicyPortArray{
 		&networkingv1.NetworkPolicyPortArgs{Port: pulumi.Int(53), Protocol: pulumi.String("UDP")}, tcp(53),
 	}}
 }
 
-// anywhere, because registries are.
+// anywhere allows all destinations, because registries can be anywhere.
 func anywhere() networkingv1.NetworkPolicyEgressRuleArray {
 	return networkingv1.NetworkPolicyEgressRuleArray{&networkingv1.NetworkPolicyEgressRuleArgs{}}
 }

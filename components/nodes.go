@@ -13,75 +13,74 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// NodeClass is the object of Karpenter's cloud provider that says how nodes are set up, e.g. karpenter.k8s.aws,
-// EC2NodeClass, default.
+// NodeClass names the object of Karpenter's cloud provider that configures nodes, e.g. karpenter.k8s.aws, EC2NodeClass,
+// default.
 type NodeClass struct{ Group, Kind, Name string }
 
-// NodeRequirement is what a node's label must be, in Karpenter's words.
+// NodeRequirement is a condition on a node's label, as in Karpenter's API.
 type NodeRequirement struct {
 	Key, Operator string
 	Values        []string
 }
 
-// NodeRequests are what Karpenter must know of a pool's nodes besides the pool itself.
+// NodeRequests configures Karpenter for a pool's nodes, in addition to the pool itself.
 type NodeRequests struct {
 	// Requirements besides those that follow from the pool's Placement.
 	Requirements []NodeRequirement
-	// Limits of the nodes' resources together. Default: the GPUs of as many pods as there can be at a time.
+	// Limits of the resources of all nodes together. Default: the GPUs of the largest possible number of pods.
 	Limits map[string]int
 }
 
-// NodesArgs says on whose nodes, and from whose quota, pools run.
+// NodesArgs configures the nodes and the quota that pools use.
 type NodesArgs struct {
 	Namespace pulumi.StringInput
-	// Pools of the namespace. Each that says what Karpenter must know gets a NodePool.
+	// Pools of the namespace. Each pool with Karpenter set gets a NodePool.
 	Pools []Pool
-	// NodeClass of the nodes that Karpenter makes.
+	// NodeClass of the nodes that Karpenter creates.
 	NodeClass NodeClass
-	// ClusterQueue of Kueue, whose quota the pools' queues use: each of them gets a LocalQueue. Default: the queues are
-	// there already.
+	// ClusterQueue is the Kueue ClusterQueue that provides the quota of the pools' queues. Each queue gets a LocalQueue.
+	// Default: the LocalQueues already exist.
 	ClusterQueue string
 }
 
-// Nodes are Karpenter's NodePools and Kueue's LocalQueues.
+// Nodes holds Karpenter's NodePools and Kueue's LocalQueues.
 type Nodes struct {
 	pulumi.ResourceState
 
-	// NodePools are the NodePools' names, by pool.
+	// NodePools holds the names of the NodePools by pool.
 	NodePools map[string]pulumi.StringOutput `pulumi:"nodePools"`
-	// Queues are the LocalQueues' names, by name: who uses these waits for the objects.
+	// Queues holds the names of the LocalQueues by name. An object that uses one of these waits for the LocalQueue.
 	Queues map[string]pulumi.StringOutput `pulumi:"queues"`
 }
 
 const (
-	// nodePoolLabel is on every node that Karpenter makes.
+	// nodePoolLabel is on every node that Karpenter creates.
 	nodePoolLabel = "karpenter.sh/nodepool"
-	// queueLabel is read on the Deployment or StatefulSet itself; Kueue hands it on to the pods.
+	// queueLabel is set on the Deployment or StatefulSet. Kueue copies it to the pods.
 	queueLabel = "kueue.x-k8s.io/queue-name"
-	// instanceType is on every cloud's nodes.
+	// instanceType is on the nodes of every cloud.
 	instanceType = "node.kubernetes.io/instance-type"
 	// capacityType is spot, on-demand or reserved.
 	capacityType = "karpenter.sh/capacity-type"
-	// nodeIdle is how long a node stays without pods. Pods that end do not count as such: a shorter time would take the
-	// node away that a pool's next pod is waiting for. Most drains end within minutes; one that lasts longer costs a new
-	// node, not an answer. The time also spares a pool that grows again soon the start of a node and the pull of the
-	// image.
+	// nodeIdle is how long a node may stay without pods. Terminating pods do not count as pods, so a shorter time would
+	// remove a node that a pool's next pod is waiting for. Most drains end within minutes; a longer one costs a new node,
+	// not an answer. The time also saves a pool that soon grows again the start of a node and the pull of the image.
 	nodeIdle = "20m"
 )
 
-// ChoosesInstances tells whether a label chooses among the cloud's instances: their type, or a label of the cloud
-// provider's own, such as karpenter.k8s.aws/instance-gpu-name.
+// ChoosesInstances reports whether a label selects instances of the cloud: the instance type, or a label of the cloud
+// provider, such as karpenter.k8s.aws/instance-gpu-name.
 func (c NodeClass) ChoosesInstances(label string) bool {
 	domain, _, _ := strings.Cut(label, "/")
 	return label == instanceType || domain == c.Group
 }
 
-// describesGPUs tells whether the cloud provider labels instances with their GPUs' vendor, number and memory, as AWS'
-// does.
+// describesGPUs reports whether the cloud provider labels instances with the vendor, number and memory of their GPUs,
+// as AWS does.
 func (c NodeClass) describesGPUs() bool { return c.Group == "karpenter.k8s.aws" }
 
-// Decided tells whether Karpenter can find out which instances have the pool's GPUs. It knows instances by the cloud
-// provider's labels only; those of a GPU's own labeller come when the node is there and paid for.
+// Decided reports whether Karpenter can find out which instances have the pool's GPUs. It knows only the cloud
+// provider's labels. A GPU labeller adds its labels only when the node is running and billed.
 func (p Pool) Decided(class NodeClass) bool {
 	for _, r := range p.stated() {
 		if class.ChoosesInstances(r.Key) {
@@ -91,7 +90,7 @@ func (p Pool) Decided(class NodeClass) bool {
 	return class.describesGPUs() && p.GPU.Product == ""
 }
 
-// NewNodes makes the NodePools and LocalQueues.
+// NewNodes creates the NodePools and LocalQueues.
 func NewNodes(ctx *pulumi.Context, name string, args *NodesArgs, opts ...pulumi.ResourceOption) (*Nodes, error) {
 	a := *args
 	for _, pool := range a.Pools {
@@ -99,11 +98,11 @@ func NewNodes(ctx *pulumi.Context, name string, args *NodesArgs, opts ...pulumi.
 			continue
 		}
 		if pool.GPU.Count == 0 || pool.GPU.MIG != "" {
-			return nil, fmt.Errorf("Nodes %s: pool %s has no whole GPUs: Karpenter knows no others", name, pool.Name)
+			return nil, fmt.Errorf("Nodes %s: pool %s has no whole GPUs: set GPU.Count without GPU.MIG", name, pool.Name)
 		}
 		if !pool.Decided(a.NodeClass) {
 			return nil, fmt.Errorf(
-				"Nodes %s: pool %s: no requirement names instances: add one on %s", name, pool.Name, instanceType,
+				"Nodes %s: pool %s: no requirement selects instances: add one on %s", name, pool.Name, instanceType,
 			)
 		}
 	}
@@ -136,7 +135,7 @@ func NewNodes(ctx *pulumi.Context, name string, args *NodesArgs, opts ...pulumi.
 	return nodes, ctx.RegisterResourceOutputs(nodes, pulumi.Map{"nodePools": nodePools, "queues": queues})
 }
 
-// queues are the names of the LocalQueues to make.
+// queues returns the names of the LocalQueues to create.
 func (a *NodesArgs) queues() (names []string) {
 	for _, pool := range a.Pools {
 		if a.ClusterQueue != "" && pool.Queue != "" && !slices.Contains(names, pool.Queue) {
@@ -180,20 +179,20 @@ func (a *NodesArgs) nodePool(
 					"name": pulumi.String(a.NodeClass.Name),
 				},
 				"requirements": requirements,
-				// Keeps other pods off; the pool's own tolerate it, and choose the NodePool by its label.
+				// The taint keeps other pods away. The pool's pods tolerate it and select the NodePool by its label.
 				"taints": pulumi.Array{pulumi.Map{"key": pulumi.String(pool.GPU.taint()), "effect": pulumi.String("NoSchedule")}},
-				// Expiry ends a node before another is there. A new image of the node class replaces nodes as well, each after its
-				// replacement.
+				// Expiry ends a node before its replacement is ready. A new image of the node class replaces nodes too, but after
+				// their replacements are ready.
 				"expireAfter": pulumi.String("Never"),
 			}},
 			"disruption": pulumi.Map{
-				// A server that is moved drains for minutes and loads its models anew: only nodes without any go.
+				// A server that moves drains for minutes and reloads its models, so only empty nodes are removed.
 				"consolidationPolicy": pulumi.String("WhenEmpty"),
 				"consolidateAfter":    pulumi.String(nodeIdle),
 			},
 			"limits": limits,
 		}},
-		// its nodes drain and go first
+		// its nodes drain and terminate first
 	}, append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
 		Delete: seconds(2 * startSeconds),
 	})}, opts...)...)
@@ -203,9 +202,8 @@ func (a *NodesArgs) nodePool(
 	return made.Metadata.Name().Elem(), nil
 }
 
-// stated are the requirements that people made: of the pool's nodes, by selector and GPU, and of Karpenter. Karpenter
-// puts labels that it does not know on the nodes, so that the pods' own selectors find them before any labeller has
-// run.
+// stated returns the requirements from the config: the pool's node selector and GPU, and those for Karpenter. Karpenter
+// sets labels that it does not know on the nodes, so that the pods' selectors match before any labeller has run.
 func (p Pool) stated() (all []NodeRequirement) {
 	for label, value := range p.NodeSelector {
 		all = append(all, NodeRequirement{label, "In", []string{value}})
@@ -220,7 +218,7 @@ func (p Pool) stated() (all []NodeRequirement) {
 	return all
 }
 
-// requirements are the stated ones, and what follows where they say nothing.
+// requirements returns the stated requirements, and those that follow if they say nothing.
 func (p Pool) requirements(class NodeClass) []NodeRequirement {
 	all := p.stated()
 	instances, capacity := false, false
@@ -231,14 +229,14 @@ func (p Pool) requirements(class NodeClass) []NodeRequirement {
 	if gpu := p.GPU; !instances && class.describesGPUs() {
 		label := class.Group + "/instance-gpu-"
 		all = append(all, NodeRequirement{label + "manufacturer", "In", []string{string(gpu.vendor())}},
-			// the writer may come first, and asks for none
+			// the writer may be the first pod on the node, and requests no GPU
 			NodeRequirement{label + "count", "Gt", []string{strconv.Itoa(gpu.Count - 1)}})
 		if gpu.MinMiB > 0 {
 			all = append(all, NodeRequirement{label + "memory", "Gt", []string{strconv.Itoa(gpu.MinMiB - 1)}})
 		}
 	}
 	if !capacity {
-		// Karpenter prefers it; it ends within minutes, a long answer does not
+		// Karpenter prefers spot, which ends within minutes; a long answer does not
 		all = append(all, NodeRequirement{capacityType, "NotIn", []string{"spot"}})
 	}
 	return all
@@ -252,7 +250,7 @@ func (a *NodesArgs) localQueue(
 		Metadata:    named(a.Namespace, roleServer, name, queue),
 		OtherFields: kubernetes.UntypedArgs{"spec": pulumi.Map{"clusterQueue": pulumi.String(a.ClusterQueue)}},
 	}, append([]pulumi.ResourceOption{
-		// Kueue lets nobody change it
+		// Kueue does not allow changing it
 		pulumi.ReplaceOnChanges([]string{"spec.clusterQueue"}), pulumi.DeleteBeforeReplace(true),
 	}, opts...)...)
 	if err != nil {

@@ -7,41 +7,41 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// PrometheusMode is whose Prometheus scrapes the stack.
+// PrometheusMode says which Prometheus scrapes the stack.
 type PrometheusMode string
 
 // Prometheus modes.
 const (
-	PrometheusBundled PrometheusMode = "bundled" // a small Prometheus of our own
-	// a PodMonitor and a PrometheusRule for an operator that is there already
+	PrometheusBundled PrometheusMode = "bundled" // the stack's own small Prometheus
+	// PodMonitors and PrometheusRules for an existing operator
 	PrometheusOperator PrometheusMode = "operator"
 )
 
-// ObservabilityArgs says who scrapes the stack and evaluates the rules.
+// ObservabilityArgs configures what scrapes the stack and evaluates the rules.
 type ObservabilityArgs struct {
 	Namespace pulumi.StringInput
 	// Mode is PrometheusBundled or PrometheusOperator. Default: PrometheusBundled.
 	Mode PrometheusMode
 	// Image of the bundled Prometheus, and of json_exporter.
 	Image, ExporterImage string
-	// RetentionDays is how long the bundled Prometheus keeps what it measured. Default: 2, enough to look back over a
-	// weekend's incident.
+	// RetentionDays is how long the bundled Prometheus keeps its data. Default: 2, enough to look back over an incident at
+	// the weekend.
 	RetentionDays int
-	// Storage is the size of the bundled Prometheus' claim, such as 20Gi, and StorageClass its class. Default: none, and a
-	// new pod begins anew.
+	// Storage is the size of the bundled Prometheus' claim, such as 20Gi, and StorageClass its class. Default: no claim,
+	// and a new pod starts without data.
 	Storage, StorageClass string
 	// ReleaseLabel is the value of the label "release" by which an operator selects its monitors and rules. Default: no
 	// label.
 	ReleaseLabel string
-	// Annotations of the monitors, the rules and the dashboard, such as the folder that Grafana's sidecar puts it in.
+	// Annotations of the monitors, the rules and the dashboard, such as the folder into which Grafana's sidecar puts it.
 	Annotations map[string]string
-	// ServerURL is where the operator's Prometheus answers queries; autoscaling asks there. Unused when bundled.
+	// ServerURL is where the operator's Prometheus answers the queries of autoscaling. Unused when bundled.
 	ServerURL string
-	// MetricsHost and MetricsPort are the front's exporter: a name that resolves to every front pod, without the cluster's
-	// domain.
+	// MetricsHost and MetricsPort are the address of the front's exporter. The host resolves to every front pod, and is
+	// without the cluster's domain.
 	MetricsHost pulumi.StringInput
 	MetricsPort int
-	// Pools to ask for their numbers.
+	// Pools to scrape.
 	Pools []Pool
 	// WriterJobs begins the names of the store's Jobs: ModelStore.WriterJobs.
 	WriterJobs pulumi.StringInput
@@ -51,16 +51,16 @@ type ObservabilityArgs struct {
 	DCGM DCGMSource
 	// DCGMNamespace is where the existing exporter runs. Default: gpu-operator.
 	DCGMNamespace string
-	// DCGMImage is dcgm-exporter's, and DCGMRuntimeClass the RuntimeClass that shows it the GPUs. Default: the cluster's
-	// default runtime.
+	// DCGMImage is the image of dcgm-exporter, and DCGMRuntimeClass the RuntimeClass with which it sees the GPUs. Default:
+	// the cluster's default runtime.
 	DCGMImage, DCGMRuntimeClass string
 }
 
-// Observability turns the front's own metrics into the ollama_* series, and shows them.
+// Observability turns the front's metrics into the ollama_* series, and shows them on a dashboard.
 type Observability struct {
 	pulumi.ResourceState
 
-	// QueryURL is where PromQL is answered; empty when the operator's address was not given.
+	// QueryURL is where Prometheus answers queries. Empty if the operator's address is not given.
 	QueryURL pulumi.StringOutput `pulumi:"queryURL"`
 }
 
@@ -72,7 +72,7 @@ func (a ObservabilityArgs) withDefaults() *ObservabilityArgs {
 	return &a
 }
 
-// NewObservability makes the scrape, the recording rules and the dashboard.
+// NewObservability creates the scrape configuration, the recording rules and the dashboard.
 func NewObservability(
 	ctx *pulumi.Context, name string, args *ObservabilityArgs, opts ...pulumi.ResourceOption,
 ) (*Observability, error) {

@@ -12,28 +12,29 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// OIDC lets users in by a token, or a browser's session, of an identity provider instead of a team's key. oauth2-proxy
-// checks both in each front pod. HAProxy believes what it says on an address of the pod's loopback, which nothing
-// outside the pod reaches.
+// OIDC lets users in with a token or a browser session of an identity provider instead of a team's key. oauth2-proxy
+// checks both in each front pod. HAProxy trusts what oauth2-proxy sends to a loopback address of the pod, which nothing
+// outside the pod can reach.
 type OIDC struct {
 	// Image of oauth2-proxy 7.15, with a shell. Another minor release may read oauth2-proxy.yaml differently.
 	Image string
-	// IssuerURL of the provider, as it writes itself into tokens.
+	// IssuerURL of the provider, as in its tokens.
 	IssuerURL string
-	// Provider is oauth2-proxy's kind of provider: "keycloak-oidc", which also reads Keycloak's roles, as groups
-	// role:NAME and role:CLIENT:NAME, or "oidc". Default: keycloak-oidc.
+	// Provider is oauth2-proxy's type of provider: "keycloak-oidc", which also reads Keycloak's roles as groups role:NAME
+	// and role:CLIENT:NAME, or "oidc". Default: keycloak-oidc.
 	Provider string
-	// ClientID is the client that tokens must be made for: their audience. Default: ollama.
+	// ClientID is the audience that tokens must have. Default: ollama.
 	ClientID string
-	// ClientSecret is a Secret whose entry client-secret is the client's. Default: no browser can sign in, tokens work.
+	// ClientSecret is a Secret whose entry client-secret is the client's. Default: browsers cannot sign in, but tokens
+	// work.
 	ClientSecret string
-	// Scope that a browser's sign-in asks for. Default: openid email profile.
+	// Scope that a browser requests when it signs in. Default: openid email profile.
 	Scope string
-	// CABundle is a ConfigMap whose entry ca.crt has the authorities, in PEM, to trust besides the system's. Default:
+	// CABundle is a ConfigMap whose entry ca.crt has PEM certificates of the CAs to trust besides the system's. Default:
 	// none.
 	CABundle string
-	// Groups of the provider, and the team that each is. A user in several groups gets the team of the first one, in
-	// alphabetical order.
+	// Groups maps the provider's groups to teams. A user in several groups gets the team of the first one, in alphabetical
+	// order.
 	Groups map[string]string
 }
 
@@ -46,10 +47,10 @@ func (o OIDC) withDefaults() *OIDC {
 
 type oidcGroup struct{ Group, Team string }
 
-// groupPassword is the same for all groups and protects nothing: oauth2-proxy makes no credential without a password.
+// groupPassword protects nothing. It exists because oauth2-proxy makes no credential without a password.
 const groupPassword = "x"
 
-// Token is the value that oauth2-proxy adds to X-Forwarded-Groups for the group: a Basic credential, whose base64
+// Token returns the value that oauth2-proxy adds to X-Forwarded-Groups for the group: a Basic credential, whose base64
 // contains no comma. HAProxy splits the header at commas, so with plain names a group "a,/ml" would pass for /ml.
 func (g oidcGroup) Token() string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(g.Group+":"+groupPassword))
@@ -64,7 +65,7 @@ func (o *OIDC) groups() []oidcGroup {
 	return groups
 }
 
-// issuerPort is the TCP port on which the provider answers.
+// issuerPort returns the TCP port of the provider.
 func (o *OIDC) issuerPort() int {
 	if issuer, err := url.Parse(o.IssuerURL); err == nil {
 		if port, err := strconv.Atoi(issuer.Port()); err == nil {
@@ -77,7 +78,8 @@ func (o *OIDC) issuerPort() int {
 	return 443
 }
 
-// configFiles are the files that oauth2-proxy's container reads, by name. https says how browsers reach the front.
+// configFiles returns the files for oauth2-proxy's container, by name. https says whether browsers reach the front by
+// HTTPS.
 func (o *OIDC) configFiles(https bool) (map[string]string, error) {
 	core, err := render("oauth2-proxy.cfg.tmpl", struct{ HTTPS bool }{https})
 	if err != nil {
@@ -98,18 +100,18 @@ func (o *OIDC) configFiles(https bool) (map[string]string, error) {
 	return map[string]string{"oauth2-proxy.cfg": core, "oauth2-proxy.yaml": alpha, "oidc.sh": file("oidc.sh")}, nil
 }
 
-// yamlString quotes a value for YAML. Go's escapes are YAML's too. Dollar signs are escaped because oauth2-proxy would
-// take what follows for an environment variable.
+// yamlString quotes a value for YAML, which knows Go's escapes. It escapes dollar signs, because oauth2-proxy would
+// expand what follows as an environment variable.
 func yamlString(value string) string {
 	return strings.ReplaceAll(strconv.Quote(value), "$", `\x24`)
 }
 
-// secret holds what encrypts the browsers' sessions: all fronts must share it.
+// secret creates the Secret with the key that encrypts browser sessions. All fronts must share it.
 func (o *OIDC) secret(
 	ctx *pulumi.Context, name string, namespace pulumi.StringInput, opts ...pulumi.ResourceOption,
 ) (*corev1.Secret, error) {
 	cookie, err := random.NewRandomPassword(ctx, name+"-cookie", &random.RandomPasswordArgs{
-		Length: pulumi.Int(32), Special: pulumi.Bool(false), // of bytes, an AES-256 key
+		Length: pulumi.Int(32), Special: pulumi.Bool(false), // bytes of an AES-256 key
 	}, opts...)
 	if err != nil {
 		return nil, err
@@ -120,14 +122,14 @@ func (o *OIDC) secret(
 	}, opts...)
 }
 
-// oauth2ProxyContainer is oauth2-proxy as a sidecar: it starts before HAProxy and ends after it.
+// oauth2ProxyContainer returns oauth2-proxy as a sidecar, which starts before HAProxy and ends after it.
 func (o *OIDC) oauth2ProxyContainer(secret *corev1.Secret) *corev1.ContainerArgs {
 	fromSecret := func(variable string, secret pulumi.StringPtrInput, key string) *corev1.EnvVarArgs {
 		return &corev1.EnvVarArgs{Name: pulumi.String(variable), ValueFrom: &corev1.EnvVarSourceArgs{
 			SecretKeyRef: &corev1.SecretKeySelectorArgs{Name: secret, Key: pulumi.String(key)},
 		}}
 	}
-	// Where no browser signs in the client's secret is never sent, but oauth2-proxy wants one.
+	// oauth2-proxy needs a client secret even if no browser signs in. Then it never sends it.
 	clientSecret := fromSecret("OAUTH2_PROXY_CLIENT_SECRET", secret.Metadata.Name(), "cookie-secret")
 	if o.ClientSecret != "" {
 		clientSecret = fromSecret("OAUTH2_PROXY_CLIENT_SECRET", pulumi.String(o.ClientSecret), "client-secret")
@@ -143,7 +145,7 @@ func (o *OIDC) oauth2ProxyContainer(secret *corev1.Secret) *corev1.ContainerArgs
 		Env: corev1.EnvVarArray{
 			fromSecret("OAUTH2_PROXY_COOKIE_SECRET", secret.Metadata.Name(), "cookie-secret"), clientSecret,
 		},
-		Resources:       requests("50m", "128Mi"), // idle 25 MB
+		Resources:       requests("50m", "128Mi"), // 25 MB when idle
 		RestartPolicy:   pulumi.String("Always"),
 		SecurityContext: restrictedContainer(),
 		VolumeMounts:    mounts,

@@ -11,12 +11,12 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// OllamaServerArgs says how one pool of Ollama pods runs.
+// OllamaServerArgs configures one pool of Ollama pods.
 type OllamaServerArgs struct {
 	Namespace pulumi.StringInput
 	// Image is an Ollama image.
 	Image string
-	// Store is the ModelStore's Mount, or one of your own: a claim that holds models in Ollama's layout.
+	// Store is the ModelStore's Mount, or your own claim that holds models in Ollama's layout.
 	Store StoreMount
 	// Placement and GPUs of the pods. Default: a CPU pool on any node.
 	Placement Placement
@@ -24,44 +24,45 @@ type OllamaServerArgs struct {
 	Replicas Replicas
 	// ContextLength is the number of tokens each request may use. Default: 8192.
 	ContextLength int
-	// Parallel is the number of requests that one model answers at a time; each has a KV cache of its own. Default: 1.
+	// Parallel is the number of requests that one model answers at a time. Each takes its own KV cache. Default: 1.
 	Parallel int
 	// KVCacheType is f16, q8_0 or q4_0. Default: f16.
 	KVCacheType string
-	// MaxLoadedModels that stay in memory together. Default: 1.
+	// MaxLoadedModels is how many models stay in memory together. Default: 1.
 	MaxLoadedModels int
-	// KeepAlive is how long an idle model stays loaded, a Go duration, or -1 for ever. Default: 1h.
+	// KeepAlive is how long an idle model stays loaded: a Go duration, or -1 for forever. Default: 1h.
 	KeepAlive string
-	// CPU and Memory requested for a pod; memory is its limit too. Defaults: 2 and 16Gi.
+	// CPU and Memory are the requests of a pod. Memory is its limit too. Defaults: 2 and 16Gi.
 	CPU, Memory string
-	// Queue of Kueue that lets the pods start. Default: none, they start at once.
+	// Queue is the Kueue LocalQueue that admits the pods. Default: none, and the pods start at once.
 	Queue pulumi.StringInput
-	// DrainSeconds that a deleted pod may finish its answers: as long as the front lets a request last. Default: 3600.
+	// DrainSeconds is how long a deleted pod may finish its answers: the longest time that the front lets a request last.
+	// Default: 3600.
 	DrainSeconds int
 }
 
-// OllamaServer is one pool: a Deployment (a StatefulSet where each pod has a claim of its own), a Service for people
-// and tools inside the namespace, and a headless Service from which the front learns each pod's address.
+// OllamaServer is one pool: a Deployment (or a StatefulSet if each pod has its own claim), a Service for people and
+// tools inside the namespace, and a headless Service from which the front learns the pods' addresses.
 type OllamaServer struct {
 	pulumi.ResourceState
 
-	// WorkloadKind and WorkloadName are what an autoscaler scales. The name is also the value of the pods' label
-	// app.kubernetes.io/instance.
+	// WorkloadKind and WorkloadName name the object that an autoscaler scales. The name is also the value of the pods'
+	// label app.kubernetes.io/instance.
 	WorkloadKind WorkloadKind        `pulumi:"workloadKind"`
 	WorkloadName pulumi.StringOutput `pulumi:"workloadName"`
-	// ServiceName is the pool behind one address.
+	// ServiceName is the Service that balances over the pool.
 	ServiceName pulumi.StringOutput `pulumi:"serviceName"`
 	// PodsHost resolves to the address of every ready pod: service.namespace.svc, without the cluster's domain.
 	PodsHost pulumi.StringOutput `pulumi:"podsHost"`
 }
 
-// WorkloadKind is the kind of object that makes a pool's pods.
+// WorkloadKind is the kind of object that creates a pool's pods.
 type WorkloadKind string
 
 // Kinds of workloads.
 const (
 	Deployment  WorkloadKind = "Deployment"
-	StatefulSet WorkloadKind = "StatefulSet" // where each pod has a store of its own
+	StatefulSet WorkloadKind = "StatefulSet" // each pod has its own store
 )
 
 func (a OllamaServerArgs) withDefaults() *OllamaServerArgs {
@@ -77,7 +78,7 @@ func (a OllamaServerArgs) withDefaults() *OllamaServerArgs {
 	return &a
 }
 
-// NewOllamaServer makes the pool's objects and waits for its rollout.
+// NewOllamaServer creates the pool's objects and waits for its rollout.
 func NewOllamaServer(
 	ctx *pulumi.Context, name string, args *OllamaServerArgs, opts ...pulumi.ResourceOption,
 ) (*OllamaServer, error) {
@@ -102,14 +103,14 @@ func NewOllamaServer(
 	parent := pulumi.Parent(server)
 
 	rules := allow{
-		// Only the front may ask, and the metrics what is loaded. A server asks nobody: nothing is pulled here, nothing is
-		// sent home.
+		// The front sends requests, and Prometheus and json_exporter read what is loaded. A server opens no connections: it
+		// pulls nothing and reports nothing.
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
 			From: podsOf(roleFront, rolePrometheus, roleExporter), Ports: networkingv1.NetworkPolicyPortArray{tcp(portOllama)},
 		}},
 	}
 	if a.Store.PerReplica != nil {
-		rules.egress = anywhere() // its init container pulls, and a policy is for the whole pod
+		rules.egress = anywhere() // its init container pulls, and a policy covers the whole pod
 	}
 	if err := networkPolicy(ctx, name, a.Namespace, roleServer, rules, parent); err != nil {
 		return nil, fmt.Errorf("creating the network policy of %s: %w", name, err)
@@ -129,7 +130,7 @@ func NewOllamaServer(
 	})
 }
 
-// workload makes the Deployment, or the StatefulSet where each pod has a store of its own.
+// workload creates the Deployment, or the StatefulSet if each pod has its own store.
 func (a *OllamaServerArgs) workload(
 	ctx *pulumi.Context, name string, server *OllamaServer, opts ...pulumi.ResourceOption,
 ) error {
@@ -162,7 +163,7 @@ func (a *OllamaServerArgs) workload(
 	return err
 }
 
-// podsOfServer is what a Deployment and a StatefulSet have in common.
+// podsOfServer holds what a Deployment and a StatefulSet have in common.
 type podsOfServer struct {
 	metadata *metav1.ObjectMetaArgs
 	replicas pulumi.IntPtrInput // nil leaves them to an autoscaler
@@ -177,7 +178,7 @@ func (a *OllamaServerArgs) workloadMetadata(name string) *metav1.ObjectMetaArgs 
 	}
 	metadata := named(a.Namespace, roleServer, name, name, queue)
 	if !a.Replicas.Scaled() {
-		// Whoever set the number before, an autoscaler or a person, gives way; Kubernetes would report a conflict.
+		// Take over the number from an autoscaler or a person that set it before. Otherwise Kubernetes reports a conflict.
 		metadata.Annotations = pulumi.StringMap{"pulumi.com/patchForce": pulumi.String("true")}
 	}
 	return metadata
@@ -216,10 +217,10 @@ func (a *OllamaServerArgs) statefulSet(
 		Spec: &appsv1.StatefulSetSpecArgs{
 			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template,
 			ServiceName:          pulumi.String(name + HeadlessSuffix),
-			PodManagementPolicy:  pulumi.String("Parallel"), // the pods know nothing of each other
+			PodManagementPolicy:  pulumi.String("Parallel"), // the pods do not depend on each other
 			VolumeClaimTemplates: corev1.PersistentVolumeClaimTypeArray{store.Claim},
 			PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicyArgs{
-				// Scaling up must not download again.
+				// Scaling up must not download the models again.
 				WhenScaled: pulumi.String("Retain"), WhenDeleted: pulumi.String(store.whenDeleted()),
 			},
 		},
@@ -237,7 +238,7 @@ func (a *OllamaServerArgs) deployment(
 		Metadata: pods.metadata,
 		Spec: &appsv1.DeploymentSpecArgs{
 			Replicas: pods.replicas, Selector: pods.selector, Template: pods.template, Strategy: a.strategy(),
-			// Kubernetes tells why before Pulumi gives up.
+			// Kubernetes reports the reason before Pulumi gives up.
 			ProgressDeadlineSeconds: pulumi.Int(a.DrainSeconds + startSeconds - 60),
 		},
 	}, append(opts, a.timeouts(0))...)
@@ -247,7 +248,7 @@ func (a *OllamaServerArgs) deployment(
 	return deployment.Metadata.Name().Elem(), nil
 }
 
-// timeouts are how long Pulumi waits for the pods, and longer while they fill a store.
+// timeouts returns how long Pulumi waits for the pods. fill is the additional time in which they fill a store.
 func (a *OllamaServerArgs) timeouts(fill int) pulumi.ResourceOption {
 	drained := a.DrainSeconds + startSeconds
 	return pulumi.Timeouts(&pulumi.CustomTimeouts{
@@ -255,7 +256,7 @@ func (a *OllamaServerArgs) timeouts(fill int) pulumi.ResourceOption {
 	})
 }
 
-// strategy never asks for a second volume or GPU that may not exist: that rollout would wait for ever.
+// strategy never asks for a second volume or GPU that may not exist, because that rollout would wait forever.
 func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
 	if !a.Store.Shared {
 		return &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")}
@@ -271,16 +272,17 @@ func (a *OllamaServerArgs) strategy() *appsv1.DeploymentStrategyArgs {
 	}
 }
 
-// ollamaContainer runs the server; drain is the script that holds a deleted pod until its answers are done.
+// ollamaContainer returns the container of the server. drain is the script that keeps a deleted pod until its answers
+// are done.
 func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", "/home/ollama",
 		"OLLAMA_HOST", fmt.Sprintf("0.0.0.0:%d", portOllama),
 		"OLLAMA_MODELS", StorePath,
-		"OLLAMA_NOPRUNE", "1", // the store is the writer's
-		"OLLAMA_CONTEXT_LENGTH", strconv.Itoa(a.ContextLength), // unset, it would depend on the VRAM found
+		"OLLAMA_NOPRUNE", "1", // only the writer changes the store
+		"OLLAMA_CONTEXT_LENGTH", strconv.Itoa(a.ContextLength), // if unset, it depends on the VRAM
 		"OLLAMA_NUM_PARALLEL", strconv.Itoa(a.Parallel),
-		"OLLAMA_FLASH_ATTENTION", "1", // the memory is planned with it, and a quantized cache needs it
+		"OLLAMA_FLASH_ATTENTION", "1", // the memory plan assumes it, and a quantized cache needs it
 		"OLLAMA_KV_CACHE_TYPE", a.KVCacheType,
 		"OLLAMA_MAX_LOADED_MODELS", strconv.Itoa(a.MaxLoadedModels),
 		"OLLAMA_KEEP_ALIVE", a.KeepAlive,
@@ -291,12 +293,12 @@ func (a *OllamaServerArgs) ollamaContainer(drain string) *corev1.ContainerArgs {
 		gpus := pulumi.String(strconv.Itoa(gpu.Count))
 		requested[gpu.Resource()], limits[gpu.Resource()] = gpus, gpus
 		if gpu.Count > 1 {
-			// Over all of them, as planned, not packed onto the emptiest.
+			// Spread over all GPUs, as planned, instead of packing onto the emptiest.
 			vars = append(vars, env("OLLAMA_SCHED_SPREAD", "1")...)
 		}
 	}
 	if gpu := a.Placement.GPU; gpu.Count == 0 || gpu.vendor() == AMD {
-		vars = append(vars, env("NVIDIA_VISIBLE_DEVICES", "void")...) // the image asks for all GPUs of the node
+		vars = append(vars, env("NVIDIA_VISIBLE_DEVICES", "void")...) // the image requests all GPUs of the node
 	}
 	return &corev1.ContainerArgs{
 		Name:    pulumi.String("ollama"),
@@ -328,7 +330,7 @@ func (a *OllamaServerArgs) services(
 ) error {
 	service := func(suffix string, spec *corev1.ServiceSpecArgs) (*corev1.Service, error) {
 		metadata := named(a.Namespace, roleServer, name, name+suffix)
-		metadata.Annotations = skipAwait() // the Deployment's rollout tells; its pods may wait hours for the store
+		metadata.Annotations = skipAwait() // the rollout reports readiness; the pods may wait hours for the store
 		spec.Selector = selectInstance(roleServer, name)
 		spec.Ports = corev1.ServicePortArray{tcpPort(portNameHTTP, portOllama)}
 		return corev1.NewService(ctx, name+suffix, &corev1.ServiceArgs{Metadata: metadata, Spec: spec}, opts...)

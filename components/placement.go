@@ -11,7 +11,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// GPUVendor is who made the GPUs.
+// GPUVendor is the vendor of the GPUs.
 type GPUVendor string
 
 // GPU vendors.
@@ -22,39 +22,39 @@ const (
 
 // GPU says which GPUs a pod gets.
 type GPU struct {
-	// Count per pod. 0 makes a CPU pod. Default: 0.
+	// Count is the number of GPUs per pod. Default: 0, a CPU pod.
 	Count int
 	// Vendor is NVIDIA or AMD. Default: NVIDIA.
 	Vendor GPUVendor
-	// MIG is a profile such as 1g.10gb: the pod gets such a slice instead of a whole GPU. Default: none.
+	// MIG is a profile such as 1g.10gb. The pod gets a slice of this profile instead of a whole GPU. Default: none.
 	MIG string
-	// Product is the name that the vendor's node labeller gives, such as NVIDIA-H100-80GB-HBM3: the pod goes to such nodes
-	// only. Default: any.
+	// Product is the GPU's name from the vendor's node labeller, such as NVIDIA-H100-80GB-HBM3. The pod runs only on nodes
+	// with this label. Default: any.
 	Product string
-	// MinMiB is the least memory of a GPU. NVIDIA's node label tells; nodes that carry no such label are taken to have it.
+	// MinMiB is the least memory of a GPU, by NVIDIA's node label. A node without the label is assumed to have enough.
 	// Default: any.
 	MinMiB int
 }
 
-// Toleration of a node's taint, in Kubernetes' words.
+// Toleration of a node's taint, as in the Kubernetes API.
 type Toleration struct{ Key, Operator, Value, Effect string }
 
 // Placement says on which nodes pods may run.
 type Placement struct {
 	GPU          GPU
 	NodeSelector map[string]string
-	// Tolerations besides the one of the GPUs' own taint.
+	// Tolerations besides the one for the taint of GPU nodes.
 	Tolerations []Toleration
 	// RuntimeClassName and PriorityClassName of the pods. Default: the cluster's.
 	RuntimeClassName, PriorityClassName string
-	// NodePool of Karpenter whose nodes the pods run on, and no others. Default: any.
+	// NodePool is the only Karpenter NodePool on whose nodes the pods may run. Default: any node.
 	NodePool pulumi.StringInput
 }
 
-// vendor is the vendor, or the default one.
+// vendor returns the vendor, or the default.
 func (g GPU) vendor() GPUVendor { return cmp.Or(g.Vendor, NVIDIA) }
 
-// Resource is the extended resource that the vendor's device plugin advertises.
+// Resource returns the extended resource that the vendor's device plugin advertises.
 func (g GPU) Resource() string {
 	switch {
 	case g.vendor() == AMD:
@@ -65,7 +65,7 @@ func (g GPU) Resource() string {
 	return "nvidia.com/gpu"
 }
 
-// taint is the key of the taint on the vendor's nodes.
+// taint returns the key of the taint on the vendor's nodes.
 func (g GPU) taint() string {
 	if g.vendor() == AMD {
 		return "amd.com/gpu"
@@ -73,7 +73,7 @@ func (g GPU) taint() string {
 	return "nvidia.com/gpu"
 }
 
-// productLabel is where the vendor's node labeller writes what the GPUs are.
+// productLabel returns the label in which the vendor's node labeller names the GPUs.
 func (g GPU) productLabel() string {
 	if g.vendor() == AMD {
 		return "amd.com/gpu.product-name"
@@ -81,7 +81,7 @@ func (g GPU) productLabel() string {
 	return "nvidia.com/gpu.product"
 }
 
-// apply puts a pod where p says, and with store beside the other pods of that store.
+// apply sets p in a pod's spec. If store is set, the pod runs on the same node as the other pods of that store.
 func (p Placement) apply(pod *corev1.PodSpecArgs, store string) {
 	if tolerations := p.tolerations(); len(tolerations) > 0 {
 		pod.Tolerations = tolerations
@@ -111,7 +111,7 @@ func (p Placement) apply(pod *corev1.PodSpecArgs, store string) {
 func (p Placement) tolerations() corev1.TolerationArray {
 	tolerations := corev1.TolerationArray{}
 	if p.GPU.Count > 0 {
-		// Exists, not Equal: the taint's value differs from vendor to vendor.
+		// Exists, not Equal: the taint's value differs between vendors.
 		tolerations = append(tolerations, &corev1.TolerationArgs{
 			Key: pulumi.String(p.GPU.taint()), Operator: pulumi.String("Exists"), Effect: pulumi.String("NoSchedule"),
 		})
@@ -137,7 +137,7 @@ func (p Placement) tolerations() corev1.TolerationArray {
 	return tolerations
 }
 
-// nodeAffinity asks for the labels of NVIDIA's GPU feature discovery, or of AMD's node labeller.
+// nodeAffinity uses the labels of NVIDIA's GPU feature discovery or of AMD's node labeller.
 func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	requirement := func(key, operator string, values ...string) *corev1.NodeSelectorRequirementArgs {
 		r := &corev1.NodeSelectorRequirementArgs{Key: pulumi.String(key), Operator: pulumi.String(operator)}
@@ -146,7 +146,7 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 		}
 		return r
 	}
-	var terms corev1.NodeSelectorTermArray // one of them must hold, with all that it lists
+	var terms corev1.NodeSelectorTermArray // a node must meet all requirements of one term
 	term := func(requirements ...corev1.NodeSelectorRequirementInput) {
 		terms = append(terms, &corev1.NodeSelectorTermArgs{
 			MatchExpressions: corev1.NodeSelectorRequirementArray(requirements),
@@ -159,7 +159,8 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	}
 	switch {
 	case g.vendor() != AMD && g.MinMiB > 0:
-		// Without the second term a node autoscaler would make none: it knows nothing of a label that comes after the node.
+		// Without the second term, a node autoscaler would create no node: it does not know a label that is set after the
+		// node starts.
 		term(append(slices.Clone(product), requirement(memory, "Gt", strconv.Itoa(g.MinMiB-1)))...)
 		term(append(slices.Clone(product), requirement(memory, "DoesNotExist"))...)
 	case g.Product != "":
@@ -168,8 +169,8 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	if g.Count == 0 {
 		return nil
 	}
-	// The writer asks for no GPU, and must still start where the pool's pod can follow it: on a volume that is bound to
-	// the node.
+	// Only prefer nodes with GPUs: the writer requests no GPU, and must start where the pool's pod can follow it, because
+	// the volume may be bound to that node.
 	present := "nvidia.com/gpu.present"
 	if g.vendor() == AMD {
 		present = "feature.node.kubernetes.io/amd-gpu"
@@ -189,11 +190,11 @@ func (g GPU) nodeAffinity() *corev1.NodeAffinityArgs {
 	return affinity
 }
 
-// storeLabel is on the pods that mount a ReadWriteOnce claim, so that they can be kept on one node.
+// storeLabel marks the pods that mount a ReadWriteOnce claim, so that they can be kept on one node.
 const storeLabel = "ollama-k8s/store"
 
-// together keeps all pods of a store on one node, where its volume is. The first of them may go anywhere: Kubernetes
-// lets a pod pass that would wait for itself.
+// together keeps all pods of a store on the node of its volume. The first one may go anywhere: Kubernetes schedules a
+// pod whose affinity only the pod itself can meet.
 func together(store string) *corev1.PodAffinityArgs {
 	return &corev1.PodAffinityArgs{RequiredDuringSchedulingIgnoredDuringExecution: corev1.PodAffinityTermArray{
 		&corev1.PodAffinityTermArgs{
@@ -203,7 +204,7 @@ func together(store string) *corev1.PodAffinityArgs {
 	}}
 }
 
-// spread asks for the pods of an instance on different nodes and zones, as far as that goes.
+// spread prefers different nodes and zones for the pods of an instance.
 func spread(r role, instance string) corev1.TopologySpreadConstraintArray {
 	constraints := corev1.TopologySpreadConstraintArray{}
 	for _, key := range []string{"kubernetes.io/hostname", "topology.kubernetes.io/zone"} {
@@ -215,15 +216,15 @@ func spread(r role, instance string) corev1.TopologySpreadConstraintArray {
 	return constraints
 }
 
-// validate names what cannot be.
+// validate rejects combinations that cannot work.
 func (g GPU) validate() error {
 	switch {
 	case g.vendor() != NVIDIA && g.vendor() != AMD:
 		return fmt.Errorf("GPU vendor %q: use %s or %s", g.Vendor, NVIDIA, AMD)
 	case g.MIG != "" && g.vendor() == AMD:
-		return fmt.Errorf("MIG profile %q: AMD GPUs have none, leave it out", g.MIG)
+		return fmt.Errorf("MIG profile %q: AMD GPUs have no MIG: leave it out", g.MIG)
 	case g.MIG != "" && g.Count > 1:
-		return fmt.Errorf("%d MIG slices: a CUDA program uses one, ask for 1", g.Count)
+		return fmt.Errorf("%d MIG slices: a CUDA program can use only one: set Count to 1", g.Count)
 	}
 	return nil
 }

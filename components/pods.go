@@ -7,7 +7,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// env is a container environment in the order given.
+// env returns environment variables in the given order. pairs alternates names and values.
 func env(pairs ...string) corev1.EnvVarArray {
 	vars := corev1.EnvVarArray{}
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -16,7 +16,7 @@ func env(pairs ...string) corev1.EnvVarArray {
 	return vars
 }
 
-// httpProbe asks a path of a named port each period; the pod counts as failed after failures misses in a row.
+// httpProbe requests a path on a named port once per period. It fails after the given number of failures in a row.
 func httpProbe(port, path string, periodSeconds, failures int) *corev1.ProbeArgs {
 	return &corev1.ProbeArgs{
 		HttpGet:          &corev1.HTTPGetActionArgs{Path: pulumi.String(path), Port: pulumi.String(port)},
@@ -26,7 +26,7 @@ func httpProbe(port, path string, periodSeconds, failures int) *corev1.ProbeArgs
 	}
 }
 
-// scratch is an empty volume that dies with the pod, for programs that insist on writing somewhere.
+// scratch returns an empty volume that lives as long as the pod, for programs that must write somewhere.
 func scratch(name string) *corev1.VolumeArgs {
 	return &corev1.VolumeArgs{Name: pulumi.String(name), EmptyDir: &corev1.EmptyDirVolumeSourceArgs{}}
 }
@@ -57,7 +57,7 @@ func mount(name, path string, readOnly bool) *corev1.VolumeMountArgs {
 	}
 }
 
-// tcpPort is a Service port that targets the container port of the same name.
+// tcpPort returns a Service port that targets the container port of the same name.
 func tcpPort(name string, port int) *corev1.ServicePortArgs {
 	return &corev1.ServicePortArgs{
 		Name: pulumi.String(name), Port: pulumi.Int(port), TargetPort: pulumi.String(name), Protocol: pulumi.String("TCP"),
@@ -70,8 +70,8 @@ func containerPort(name string, port int) *corev1.ContainerPortArgs {
 	}
 }
 
-// requests sizes a container: CPU is requested but not limited (a limit throttles bursts and protects nobody), memory
-// is both, so that a pod is never killed for memory that it was promised.
+// requests returns the resources of a container. CPU has a request but no limit, because a limit throttles bursts and
+// protects nobody. Memory has both, so that a pod is never killed for memory that it was promised.
 func requests(cpu, memory string) *corev1.ResourceRequirementsArgs {
 	return &corev1.ResourceRequirementsArgs{
 		Requests: pulumi.StringMap{"cpu": pulumi.String(cpu), "memory": pulumi.String(memory)},
@@ -79,7 +79,7 @@ func requests(cpu, memory string) *corev1.ResourceRequirementsArgs {
 	}
 }
 
-// annotated is the metadata with annotations.
+// annotated adds annotations to the metadata.
 func annotated(metadata *metav1.ObjectMetaArgs, annotations pulumi.StringMap) *metav1.ObjectMetaArgs {
 	if len(annotations) > 0 {
 		metadata.Annotations = annotations
@@ -87,7 +87,7 @@ func annotated(metadata *metav1.ObjectMetaArgs, annotations pulumi.StringMap) *m
 	return metadata
 }
 
-// optional leaves a field out where its value is empty.
+// optional returns nil for an empty value, which leaves the field out.
 func optional(value string) pulumi.StringPtrInput {
 	if value == "" {
 		return nil
@@ -95,8 +95,8 @@ func optional(value string) pulumi.StringPtrInput {
 	return pulumi.String(value)
 }
 
-// disruptionBudget lets one pod at a time be drained. maxUnavailable rather than minAvailable: with one replica,
-// minAvailable 1 blocks every drain.
+// disruptionBudget lets one pod at a time be drained. It uses maxUnavailable, because with one replica minAvailable 1
+// would block every drain.
 func disruptionBudget(
 	ctx *pulumi.Context, name string, namespace pulumi.StringInput, r role, opts ...pulumi.ResourceOption,
 ) error {
@@ -104,7 +104,7 @@ func disruptionBudget(
 		Metadata: named(namespace, r, name, name),
 		Spec: &policyv1.PodDisruptionBudgetSpecArgs{
 			MaxUnavailable: pulumi.Int(1),
-			// a pod that crashes must not keep its node from being drained
+			// a crashing pod must not block the drain of its node
 			UnhealthyPodEvictionPolicy: pulumi.String("AlwaysAllow"),
 			Selector:                   &metav1.LabelSelectorArgs{MatchLabels: selectInstance(r, name)},
 		},

@@ -8,22 +8,21 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// What node autoscalers read on a pod before they take its node away. Evictions go by the disruption budget and the
-// grace period anyway.
+// Annotations that node autoscalers read before they remove a pod's node. Evictions respect the disruption budget and
+// the grace period in any case.
 
 const (
-	// safeVolumes are the volumes, by commas and without spaces, whose loss is no reason for the Cluster Autoscaler to
-	// keep a node.
+	// safeVolumes lists the volumes that do not keep the Cluster Autoscaler from removing the node, separated by commas
+	// without spaces.
 	safeVolumes = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
-	// safeToEvict "false" has it keep the node as long as the pod runs; a pod that is done does not count.
+	// safeToEvict "false" makes the Cluster Autoscaler keep the node while the pod runs. A completed pod does not count.
 	safeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict"
-	// doNotDisrupt "true" has Karpenter do the same.
+	// doNotDisrupt "true" makes Karpenter do the same.
 	doNotDisrupt = "karpenter.sh/do-not-disrupt"
 )
 
-// podTemplate is a pod that may be moved to another node: what it has on the node's own disk is scratch. Its volumes
-// are named one by one, rather than the pod called safe to evict, which would set the autoscaler's other checks aside
-// too.
+// podTemplate returns a pod that may move to another node, because its data on the node's disk is scratch. It names the
+// volumes one by one, because calling the pod safe to evict would also disable the autoscaler's other checks.
 func podTemplate(podLabels pulumi.StringMap, pod *corev1.PodSpecArgs) *corev1.PodTemplateSpecArgs {
 	metadata := &metav1.ObjectMetaArgs{Labels: podLabels}
 	if volumes := localVolumes(pod); len(volumes) > 0 {
@@ -32,7 +31,7 @@ func podTemplate(podLabels pulumi.StringMap, pod *corev1.PodSpecArgs) *corev1.Po
 	return &corev1.PodTemplateSpecArgs{Metadata: metadata, Spec: pod}
 }
 
-// lastingPodTemplate is a pod that should be left to finish: moved, it would begin its hours of work anew.
+// lastingPodTemplate returns a pod that should run to completion. If it moved, its hours of work would start over.
 func lastingPodTemplate(podLabels pulumi.StringMap, pod *corev1.PodSpecArgs) *corev1.PodTemplateSpecArgs {
 	return &corev1.PodTemplateSpecArgs{Spec: pod, Metadata: &metav1.ObjectMetaArgs{
 		Labels:      podLabels,
@@ -40,12 +39,12 @@ func lastingPodTemplate(podLabels pulumi.StringMap, pod *corev1.PodSpecArgs) *co
 	}}
 }
 
-// localVolumes are the names of the pod's volumes on the node's disk.
+// localVolumes returns the names of the pod's volumes on the node's disk.
 func localVolumes(pod *corev1.PodSpecArgs) (names []string) {
 	volumes, _ := pod.Volumes.(corev1.VolumeArray)
 	for _, volume := range volumes {
 		if v, ok := volume.(*corev1.VolumeArgs); ok && v.EmptyDir != nil {
-			if name, plain := v.Name.(pulumi.String); plain { // it always is but in a store that is not ours
+			if name, plain := v.Name.(pulumi.String); plain { // only a custom store can have other names
 				names = append(names, string(name))
 			}
 		}

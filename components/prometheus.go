@@ -12,13 +12,13 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// The bundled Prometheus, and json_exporter beside it on the pod's loopback: whoever reached it could have it fetch any
-// address.
+// The bundled Prometheus, with json_exporter as a sidecar. The exporter listens only on the pod's loopback, because
+// anybody who reaches it can make it fetch any address.
 
-// serverJobs are what is asked of each server, through json_exporter.
+// serverJobs lists what Prometheus reads from each server through json_exporter.
 var serverJobs = []struct{ Module, Path, Interval, Comment string }{
-	{"memory", "/api/ps", "15s", "What each server has in memory"},
-	{"store", "/api/tags", "30s", "What it finds in its store"},
+	{"memory", "/api/ps", "15s", "Models in the memory of each server"},
+	{"store", "/api/tags", "30s", "Models in the store of each server"},
 }
 
 func (a *ObservabilityArgs) bundled(
@@ -63,12 +63,12 @@ func (a *ObservabilityArgs) bundled(
 	return networkPolicy(ctx, name, a.Namespace, rolePrometheus, a.prometheusTraffic(), opts...)
 }
 
-// prometheusConfigMap has what Prometheus reads.
+// prometheusConfigMap creates the ConfigMap with Prometheus' files.
 func (a *ObservabilityArgs) prometheusConfigMap(
 	ctx *pulumi.Context, name string, dcgmHost pulumi.StringInput, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrOutput, error) {
 	text := func(of func(known) (string, error)) pulumi.StringOutput { return a.whenKnown(dcgmHost, of) }
-	// Its name stays: Prometheus reads it anew when a model is added, and keeps what it has measured.
+	// The name stays the same: when a model is added, Prometheus reloads its files and keeps its data.
 	configMap, err := corev1.NewConfigMap(ctx, name+"-prometheus", &corev1.ConfigMapArgs{
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
 		Data: pulumi.StringMap{
@@ -81,7 +81,7 @@ func (a *ObservabilityArgs) prometheusConfigMap(
 	return configMap.Metadata.Name(), nil
 }
 
-// dataVolume is where Prometheus keeps what it measured: a claim, or the node's disk.
+// dataVolume returns the volume for Prometheus' data: a claim, or the node's disk.
 func (a *ObservabilityArgs) dataVolume(
 	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
 ) (*corev1.VolumeArgs, error) {
@@ -89,7 +89,7 @@ func (a *ObservabilityArgs) dataVolume(
 		return scratch("data"), nil
 	}
 	claim, err := corev1.NewPersistentVolumeClaim(ctx, name+"-prometheus", &corev1.PersistentVolumeClaimArgs{
-		// It may bind only when the pod is there.
+		// It may bind only when the pod exists.
 		Metadata: annotated(named(a.Namespace, rolePrometheus, name, name+"-prometheus"), skipAwait()),
 		Spec: &corev1.PersistentVolumeClaimSpecArgs{
 			AccessModes:      pulumi.StringArray{pulumi.String(ReadWriteOnce)},
@@ -113,14 +113,14 @@ func (a *ObservabilityArgs) prometheusDeployment(
 		Metadata: named(a.Namespace, rolePrometheus, name, name+"-prometheus"),
 		Spec: &appsv1.DeploymentSpecArgs{
 			Replicas: pulumi.Int(1),
-			// A second pod could not have the volume. Without one it is so, too: a Deployment that has ever rolled cannot be
-			// given this strategy by server-side apply, for the API server's own rollingUpdate stays in it, and storage can be
-			// added later.
+			// A second pod could not mount the claim. Use Recreate without a claim too, because storage can be added later, and
+			// server-side apply cannot change the strategy of a Deployment that has rolled before: the API server's own
+			// rollingUpdate stays in it.
 			Strategy: &appsv1.DeploymentStrategyArgs{Type: pulumi.String("Recreate")},
 			Selector: &metav1.LabelSelectorArgs{MatchLabels: selectInstance(rolePrometheus, name)},
 			Template: podTemplate(labels(rolePrometheus, name), &corev1.PodSpecArgs{
 				ServiceAccountName:           account,
-				AutomountServiceAccountToken: pulumi.Bool(false), // for those containers that ask for it below
+				AutomountServiceAccountToken: pulumi.Bool(false), // only the containers that mount it below get it
 				SecurityContext:              restrictedPod(uidPrometheus),
 				Containers: corev1.ContainerArray{
 					a.prometheusContainer(), a.exporterContainer("127.0.0.1", accountMount()),
@@ -132,7 +132,7 @@ func (a *ObservabilityArgs) prometheusDeployment(
 	return err
 }
 
-// prometheusTraffic is what the bundled Prometheus takes and sends.
+// prometheusTraffic returns the connections that the bundled Prometheus accepts and opens.
 func (a *ObservabilityArgs) prometheusTraffic() allow {
 	to := func(peers networkingv1.NetworkPolicyPeerArray, ports ...int) *networkingv1.NetworkPolicyEgressRuleArgs {
 		rule, open := &networkingv1.NetworkPolicyEgressRuleArgs{}, networkingv1.NetworkPolicyPortArray{}
@@ -146,13 +146,13 @@ func (a *ObservabilityArgs) prometheusTraffic() allow {
 	}
 	traffic := allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
-			// Grafana and KEDA live elsewhere.
+			// Grafana and KEDA run in other namespaces.
 			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portPrometheus)},
 		}},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{
 			dns(), to(podsOf(roleFront), a.MetricsPort), to(podsOf(roleServer), portOllama),
-			// Kubernetes' API has no pods that a policy could select; after the Service's address is translated its port is 443
-			// or 6443.
+			// The Kubernetes API has no pods that a policy could select. After the Service's address is translated, its port is
+			// 443 or 6443.
 			to(nil, 443, 6443),
 		},
 	}
@@ -162,7 +162,7 @@ func (a *ObservabilityArgs) prometheusTraffic() allow {
 	return traffic
 }
 
-// prometheusConfig is prometheus.yml.
+// prometheusConfig renders prometheus.yml.
 func (a *ObservabilityArgs) prometheusConfig(k known) (string, error) {
 	values := map[string]any{
 		"Namespace": k.Namespace, "Host": k.FrontHost, "Port": a.MetricsPort, "TeamsPath": teamsMetricsPath,
@@ -176,7 +176,7 @@ func (a *ObservabilityArgs) prometheusConfig(k known) (string, error) {
 	return render("prometheus.yml.tmpl", values)
 }
 
-// account may list this namespace's Jobs, and where the GPU operator's exporters are.
+// account creates a ServiceAccount that may list this namespace's Jobs and find the GPU operator's exporters.
 func (a *ObservabilityArgs) account(
 	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
 ) (pulumi.StringInput, error) {
@@ -228,7 +228,7 @@ const accountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 func accountMount() *corev1.VolumeMountArgs { return mount("account", accountPath, true) }
 
-// accountVolume is what Kubernetes would mount into every container of the pod.
+// accountVolume returns the volume that Kubernetes would otherwise mount into every container of the pod.
 func accountVolume() *corev1.VolumeArgs {
 	return &corev1.VolumeArgs{Name: pulumi.String("account"), Projected: &corev1.ProjectedVolumeSourceArgs{
 		Sources: corev1.VolumeProjectionArray{
@@ -245,13 +245,13 @@ func accountVolume() *corev1.VolumeArgs {
 }
 
 func (a *ObservabilityArgs) prometheusContainer() *corev1.ContainerArgs {
-	size := "1GB" // of the node's disk
+	size := "1GB" // on the node's disk
 	if a.Storage != "" {
-		size = "0" // the claim's share is not known here; the time bounds it
+		size = "0" // no limit: the size that the claim leaves is unknown here, and the retention time bounds it
 	}
 	mounts := corev1.VolumeMountArray{mount("config", "/etc/prometheus", true), mount("data", "/prometheus", false)}
 	if a.DCGM == DCGMExisting {
-		mounts = append(mounts, accountMount()) // it looks for the exporters itself
+		mounts = append(mounts, accountMount()) // it discovers the exporters itself
 	}
 	return &corev1.ContainerArgs{
 		Name:  pulumi.String("prometheus"),
@@ -270,7 +270,7 @@ func (a *ObservabilityArgs) prometheusContainer() *corev1.ContainerArgs {
 	}
 }
 
-// exporterConfigMap makes the ConfigMap of json_exporter, which reads it once.
+// exporterConfigMap creates the ConfigMap of json_exporter, which reads it only at start.
 func (a *ObservabilityArgs) exporterConfigMap(
 	ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrInput, error) {
@@ -285,9 +285,9 @@ func (a *ObservabilityArgs) exporterConfigMap(
 	return config.Metadata.Name(), nil
 }
 
-// exporterContainer turns JSON into metrics, for whoever asks at the address.
+// exporterContainer returns json_exporter, which turns JSON into metrics. It listens on address.
 func (a *ObservabilityArgs) exporterContainer(address string, mounts ...corev1.VolumeMountInput) *corev1.ContainerArgs {
-	// The kubelet reaches no loopback, so the probe asks from inside, in either case.
+	// The kubelet cannot reach a loopback address, so the probe runs inside the container in both modes.
 	alive := func(periodSeconds, failures int) *corev1.ProbeArgs {
 		return &corev1.ProbeArgs{
 			Exec: &corev1.ExecActionArgs{Command: pulumi.ToStringArray([]string{

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The objects for a Prometheus operator that is there already, and json_exporter as a Deployment of its own. Jobs and
-// their state such a Prometheus has from kube-state-metrics.
+// The objects for an existing Prometheus operator, and json_exporter as a Deployment. Such a Prometheus has the state
+// of Jobs from kube-state-metrics.
 
 func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	if err := a.exporterDeployment(ctx, name, opts...); err != nil {
@@ -63,7 +63,7 @@ func (a *ObservabilityArgs) operatorObjects(ctx *pulumi.Context, name string, op
 	return object("-stack", "PrometheusRule", a.configRules)
 }
 
-// podMonitorOfServers asks the service exporter about each server, and tells the pools apart.
+// podMonitorOfServers renders the PodMonitor that asks json_exporter about each server and sets the label pool.
 func (a *ObservabilityArgs) podMonitorOfServers(k known, exporter string) (string, error) {
 	return render("podmonitor-servers.yml.tmpl", map[string]any{
 		"Role": roleServer, "Port": portNameHTTP, "ServerJobs": serverJobs, "ModelNames": metricRenamings(),
@@ -71,13 +71,13 @@ func (a *ObservabilityArgs) podMonitorOfServers(k known, exporter string) (strin
 	})
 }
 
-// parsed is the object of a text.
+// parsed parses YAML.
 func parsed(text string) (value map[string]any, err error) {
 	return value, yaml.Unmarshal([]byte(text), &value)
 }
 
-// exporterDeployment serves every pool. Who reaches it can have it ask an address, so it may reach the servers and
-// nothing else.
+// exporterDeployment creates the json_exporter for all pools. Anybody who reaches it can make it fetch an address, so
+// it may connect only to the servers.
 func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string, opts ...pulumi.ResourceOption) error {
 	instance := name + "-exporter"
 	config, err := a.exporterConfigMap(ctx, name, opts...)
@@ -115,7 +115,7 @@ func (a *ObservabilityArgs) exporterDeployment(ctx *pulumi.Context, name string,
 	}
 	return networkPolicy(ctx, instance, a.Namespace, roleExporter, allow{
 		ingress: networkingv1.NetworkPolicyIngressRuleArray{&networkingv1.NetworkPolicyIngressRuleArgs{
-			// the operator's Prometheus lives elsewhere
+			// the operator's Prometheus runs in another namespace
 			From: anyNamespace(), Ports: networkingv1.NetworkPolicyPortArray{tcp(portExporter)},
 		}},
 		egress: networkingv1.NetworkPolicyEgressRuleArray{dns(), &networkingv1.NetworkPolicyEgressRuleArgs{

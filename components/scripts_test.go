@@ -138,7 +138,8 @@ func TestTheWriterKeepsWhatServesWhenTheDigestIsAnother(t *testing.T) {
 	assert.Equal(t, 1, code, out)
 	assert.Contains(
 		t, report,
-		"model tiny:latest: the registry has "+tinyDigest("2")+", models.lock.yaml says "+tinyDigest("3")+": run `make lock`",
+		"model tiny:latest: the registry has "+tinyDigest("2")+", but models.lock.yaml says "+tinyDigest("3")+
+			": run `make lock`",
 	)
 	assert.Contains(t, report, "failed models: tiny:latest\n")
 	assert.Equal(t, before, s.manifest(tinyPath))
@@ -156,7 +157,7 @@ func TestTheWriterNamesTheModelThatFailsAndStillTriesTheOthers(t *testing.T) {
 	require.Equal(t, 1, code, out)
 	assert.Contains(
 		t, report,
-		`model bad:latest: "ollama pull bad:latest" failed 2 times, at last with: Error: pull model manifest: file does `+
+		`model bad:latest: "ollama pull bad:latest" failed 2 times; the last error: Error: pull model manifest: file does `+
 			`not exist`,
 	)
 	assert.Contains(t, report, "failed models: bad:latest\n")
@@ -164,7 +165,7 @@ func TestTheWriterNamesTheModelThatFailsAndStillTriesTheOthers(t *testing.T) {
 
 	out, _, code = s.write(line("good"), "STUB_FAIL=good:latest")
 	assert.Zero(t, code, out)
-	assert.Contains(t, out, "what is in the store stays", "without a digest, what is there will do")
+	assert.Contains(t, out, "the store keeps its version", "without a digest, what is there will do")
 
 	require.NoError(t, os.WriteFile(s.path("manifests/registry.ollama.ai/library/good/latest"), nil, 0o600))
 	out, _, code = s.write(line("good"), "STUB_FAIL=good:latest")
@@ -267,19 +268,19 @@ func TestTheScheduledCheckMissesWhatTheStoreHasNot(t *testing.T) {
 	)
 	assert.Equal(t, 1, code)
 	assert.Contains(
-		t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, models.lock.yaml says "+tinyDigest("2"),
+		t, report, "model tiny:latest: is "+tinyDigest("1")+" in the store, but models.lock.yaml says "+tinyDigest("2"),
 	)
 
 	_, report, code = s.write(locked+"create mine Modelfile library/mine/latest\n", "MODE=check")
 	assert.Equal(t, 1, code)
-	assert.Contains(t, report, "model mine: is not in the store")
+	assert.Contains(t, report, "model mine: is missing in the store")
 	assert.Contains(t, report, "failed models: mine\n")
 
 	require.NoError(t, os.Remove(s.path("manifests", tinyPath)))
 	for _, plan := range []string{plan, locked} {
 		_, report, code = s.write(plan, "MODE=check")
 		assert.Equal(t, 1, code)
-		assert.Contains(t, report, "model tiny:latest: is not in the store")
+		assert.Contains(t, report, "model tiny:latest: is missing in the store")
 	}
 }
 
@@ -317,7 +318,7 @@ func TestTheWriterGivesUpOnAServerThatEndsOrNeverAnswers(t *testing.T) {
 	assert.Contains(t, report, "did not answer within 1 s")
 	_, report, code = (&store{t, t.TempDir()}).write("pull tiny:latest "+tinyFrom+" -\n", "STUB_START=die")
 	assert.Equal(t, 1, code)
-	assert.Contains(t, report, "ended before it answered")
+	assert.Contains(t, report, "exited before it answered")
 }
 
 // calls are the pull and create commands that the stub was given.

@@ -5,15 +5,15 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// User ids. Every pod that touches the store has the same one, so that what the writer creates the servers can read on
-// any volume, whether or not it honours fsGroup (NFS and hostPath do not).
+// User IDs. All pods that touch the store have the same one, so that servers can read what the writer creates on any
+// volume, even one that ignores fsGroup, as NFS and hostPath do.
 const (
 	uidOllama     = 10001
-	uidHAProxy    = 99    // the haproxy user of the upstream image, whose USER is a name and so fails runAsNonRoot
+	uidHAProxy    = 99    // the haproxy user of the upstream image, whose USER is a name, which runAsNonRoot rejects
 	uidPrometheus = 65534 // nobody, as in the upstream image
 )
 
-// restrictedPod is the pod half of Pod Security's "restricted" profile.
+// restrictedPod returns the pod part of Pod Security's "restricted" profile.
 func restrictedPod(uid int) *corev1.PodSecurityContextArgs {
 	return &corev1.PodSecurityContextArgs{
 		RunAsNonRoot:        pulumi.Bool(true),
@@ -25,7 +25,7 @@ func restrictedPod(uid int) *corev1.PodSecurityContextArgs {
 	}
 }
 
-// restrictedContainer is the container half, with a read-only root file system on top.
+// restrictedContainer returns the container part, with a read-only root file system in addition.
 func restrictedContainer() *corev1.SecurityContextArgs {
 	return &corev1.SecurityContextArgs{
 		AllowPrivilegeEscalation: pulumi.Bool(false),

@@ -14,33 +14,33 @@ const (
 	ReadWriteMany AccessMode = "ReadWriteMany" // any number of nodes
 )
 
-// StoreMount is how a server reaches its models: ModelStore.Mount, or a store of your own in Ollama's layout.
+// StoreMount says how a server reaches its models: ModelStore.Mount, or your own store in Ollama's layout.
 type StoreMount struct {
-	// ClaimName is mounted read-only at every server. Unused with PerReplica.
+	// ClaimName is the claim that every server mounts read-only. Unused with PerReplica.
 	ClaimName pulumi.StringInput
-	// Shared tells that the claim mounts on several nodes at once (ReadWriteMany).
+	// Shared is true if several nodes can mount the claim at once (ReadWriteMany).
 	Shared bool
-	// Together names the store whose pods must share a node, as its claim mounts on one. Default: none.
+	// Together names the store whose pods must share a node, because only one node can mount its claim. Default: none.
 	Together string
-	// PerReplica gives each pod a claim of its own. Default: all pods mount ClaimName.
+	// PerReplica gives each pod its own claim. Default: all pods mount ClaimName.
 	PerReplica *ReplicaStore
 }
 
 // Names and paths that a ReplicaStore's init containers and an Ollama server agree on.
 const (
-	// StoreVolume is the volume of the models, and the name that the claim template must have.
+	// StoreVolume is the name of the volume with the models, and of the claim template.
 	StoreVolume = "models"
 	// StorePath is where the server mounts it.
 	StorePath = "/models"
-	// HomeVolume is an empty volume of the pod, for programs that insist on writing to their home.
+	// HomeVolume is an empty volume of the pod, for programs that must write to their home directory.
 	HomeVolume = "home"
 )
 
-// ReplicaStore is a store that each pod of a StatefulSet has for itself, and fills before it serves.
+// ReplicaStore gives each pod of a StatefulSet its own store, which the pod fills before it serves.
 type ReplicaStore struct {
 	// Claim is the template of the pods' claims. Its name is StoreVolume.
 	Claim *corev1.PersistentVolumeClaimTypeArgs
-	// Retain keeps the claims when the pool is deleted. Those of pods that an autoscaler took away always stay. Default:
+	// Retain keeps the claims when the pool is deleted. Claims of pods that an autoscaler removed always stay. Default:
 	// false.
 	Retain bool
 	// InitContainers fill StoreVolume. They may mount HomeVolume and Volumes, and reach any address.
@@ -49,7 +49,7 @@ type ReplicaStore struct {
 	Volumes corev1.VolumeArray
 }
 
-// whenDeleted tells what becomes of the claims when the pool is deleted.
+// whenDeleted returns the retention policy of the claims when the pool is deleted.
 func (s *ReplicaStore) whenDeleted() string {
 	if s.Retain {
 		return "Retain"

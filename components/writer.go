@@ -11,8 +11,8 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// The pods that fill the store: the writer Job, the scheduled check, and the init container where each server has a
-// claim of its own. All of them run files/write-models.sh on the same plan.
+// The pods that fill the store: the writer Job, the scheduled check, and the init container of servers with their own
+// claims. All of them run files/write-models.sh with the same plan.
 
 const (
 	writerScript = "write-models.sh"
@@ -21,7 +21,7 @@ const (
 	caFolder     = "/etc/ollama-k8s-ca"
 )
 
-// writerConfigMap is the ConfigMap of the script, the plan and the Modelfiles.
+// writerConfigMap creates the ConfigMap with the script, the plan and the Modelfiles.
 func (a *ModelStoreArgs) writerConfigMap(
 	ctx *pulumi.Context, name, plan string, opts ...pulumi.ResourceOption,
 ) (pulumi.StringPtrOutput, error) {
@@ -40,7 +40,7 @@ func (a *ModelStoreArgs) writerConfigMap(
 	return config.Metadata.Name(), nil
 }
 
-// plan is what write-models.sh reads, a line for each model.
+// plan returns what write-models.sh reads: a line for each model.
 func (a *ModelStoreArgs) plan() (string, error) {
 	var plan strings.Builder
 	for _, m := range a.Models {
@@ -72,14 +72,14 @@ func (a *ModelStoreArgs) plan() (string, error) {
 	return plan.String(), nil
 }
 
-// writerJob is the Job that an update waits for. Its pods' template has all that it does, the plan by the name of the
-// ConfigMap: a changed model list makes a new Job, an unchanged one none. Its name is random, for the Jobs of an update
-// that failed are there until one succeeds.
+// writerJob creates the Job that an update waits for. Its pod template refers to the plan by the name of the ConfigMap,
+// so a changed model list creates a new Job and an unchanged one does not. The Job's name is random, because the Jobs
+// of failed updates stay until one succeeds.
 func (a *ModelStoreArgs) writerJob(
 	ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption,
 ) error {
 	metadata := autonamed(a.Namespace, roleWriter, name)
-	// A Job that failed is done for good: the next update must replace it, not wait for it again.
+	// A failed Job never recovers. The next update must replace it, not wait for it again.
 	metadata.Annotations = pulumi.StringMap{"pulumi.com/replaceUnready": pulumi.String("true")}
 	_, err := batchv1.NewJob(ctx, name, &batchv1.JobArgs{Metadata: metadata, Spec: a.jobSpec(name, config, mount)},
 		append([]pulumi.ResourceOption{pulumi.Timeouts(&pulumi.CustomTimeouts{
@@ -88,8 +88,8 @@ func (a *ModelStoreArgs) writerJob(
 	return err
 }
 
-// checkCronJob is the CronJob of the maintenance window. It pulls into a stage of its own, so nothing that serves
-// changes; a difference fails its Job.
+// checkCronJob creates the CronJob of the maintenance window. It pulls into its own stage, so that nothing changes for
+// the servers. If a model differs, the Job fails.
 func (a *ModelStoreArgs) checkCronJob(
 	ctx *pulumi.Context, name string, config pulumi.StringPtrInput, mount StoreMount, opts ...pulumi.ResourceOption,
 ) error {
@@ -98,7 +98,7 @@ func (a *ModelStoreArgs) checkCronJob(
 		Spec: &batchv1.CronJobSpecArgs{
 			Schedule:                   pulumi.String(a.CheckSchedule),
 			ConcurrencyPolicy:          pulumi.String("Forbid"),
-			StartingDeadlineSeconds:    pulumi.Int(3600), // an hour late is still in the window; later, the next time will do
+			StartingDeadlineSeconds:    pulumi.Int(3600), // up to an hour late is still in the window
 			SuccessfulJobsHistoryLimit: pulumi.Int(1),
 			FailedJobsHistoryLimit:     pulumi.Int(3),
 			JobTemplate:                &batchv1.JobTemplateSpecArgs{Spec: a.jobSpec(name, config, mount, "MODE", "check")},
@@ -107,7 +107,7 @@ func (a *ModelStoreArgs) checkCronJob(
 	return err
 }
 
-// jobSpec is a Job of the writer; environment are more variables of it, by name and value.
+// jobSpec returns the spec of a writer Job. environment adds variables, as alternating names and values.
 func (a *ModelStoreArgs) jobSpec(
 	name string, config pulumi.StringPtrInput, store StoreMount, environment ...string,
 ) *batchv1.JobSpecArgs {
@@ -125,10 +125,10 @@ func (a *ModelStoreArgs) jobSpec(
 	}
 	a.Placement.apply(pod, store.Together)
 	return &batchv1.JobSpecArgs{
-		BackoffLimit: pulumi.Int(0), // the script retries each model by itself, and says which one failed
+		BackoffLimit: pulumi.Int(0), // the script retries each model itself, and reports which one failed
 		PodFailurePolicy: &batchv1.PodFailurePolicyArgs{Rules: batchv1.PodFailurePolicyRuleArray{
 			&batchv1.PodFailurePolicyRuleArgs{
-				Action: pulumi.String("Ignore"), // an eviction or a drain is not the models' fault
+				Action: pulumi.String("Ignore"), // an eviction or a drain is no failure of the models
 				OnPodConditions: batchv1.PodFailurePolicyOnPodConditionsPatternArray{
 					&batchv1.PodFailurePolicyOnPodConditionsPatternArgs{
 						Type: pulumi.String("DisruptionTarget"), Status: pulumi.String("True"),
@@ -140,14 +140,14 @@ func (a *ModelStoreArgs) jobSpec(
 	}
 }
 
-// writerContainer runs the script; it mounts writerVolumes, StoreVolume and HomeVolume.
+// writerContainer returns the container that runs the script. It mounts writerVolumes, StoreVolume and HomeVolume.
 func (a *ModelStoreArgs) writerContainer(environment ...string) *corev1.ContainerArgs {
 	vars := env(
 		"HOME", writerHome, // Ollama writes its identity there at start
 		"OLLAMA_HOST", fmt.Sprintf("127.0.0.1:%d", portOllama),
 		"OLLAMA_MODELS", StorePath,
 		"OLLAMA_NOPRUNE", "1", // pruning at start would delete what a running server reads
-		"NVIDIA_VISIBLE_DEVICES", "void", // the image asks for all GPUs of the node
+		"NVIDIA_VISIBLE_DEVICES", "void", // the image requests all GPUs of the node
 	)
 	mounts := corev1.VolumeMountArray{
 		mount(StoreVolume, StorePath, false), mount(HomeVolume, writerHome, false), mount("writer", writerFolder, true),
@@ -159,7 +159,7 @@ func (a *ModelStoreArgs) writerContainer(environment ...string) *corev1.Containe
 		)
 	}
 	if a.CABundle != "" {
-		// read besides the system's bundle, which SSL_CERT_FILE would replace
+		// Go reads it besides the system's bundle, which SSL_CERT_FILE would replace
 		vars = append(vars, env("SSL_CERT_DIR", caFolder)...)
 		mounts = append(mounts, mount("ca", caFolder, true))
 	}

@@ -6,7 +6,7 @@ import (
 	"ollama-k8s/components"
 )
 
-// From the config to each component's args.
+// Functions that turn the config into each component's args.
 
 func (c *Config) modelStore(namespace pulumi.StringInput, pools []components.Pool) *components.ModelStoreArgs {
 	store := c.Store
@@ -21,7 +21,7 @@ func (c *Config) modelStore(namespace pulumi.StringInput, pools []components.Poo
 		args.Proxy = &components.Proxy{URL: store.Proxy.URL, Direct: store.Proxy.Direct}
 	}
 	if !store.shared() {
-		args.Placement = pools[0].Placement // the only pool: the writer must be able to meet its pod
+		args.Placement = pools[0].Placement // there is only one pool, and the writer must share a node with its pod
 	}
 	for _, m := range c.stored {
 		args.Models = append(args.Models, components.StoredModel{Name: m.Name, Modelfile: m.Text, Digest: m.locked.Digest})
@@ -65,7 +65,7 @@ func (c *Config) authFront(namespace pulumi.StringInput, pools []components.Pool
 	return args
 }
 
-// way is nil for a front that stays inside the cluster.
+// way returns how to expose the front, or nil if it stays inside the cluster.
 func (e Expose) way() components.Expose {
 	switch {
 	case e.LoadBalancer != nil:

@@ -10,7 +10,7 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// What a schema cannot say: values that must agree with each other. Each check reports all that it finds.
+// Rules that a schema cannot express: values that must agree with each other. Each check reports all violations.
 func (c *Config) check() (problems []string) {
 	problems = append(problems, c.checkModels()...)
 	problems = append(problems, c.checkPools()...)
@@ -22,7 +22,7 @@ func (c *Config) check() (problems []string) {
 	return append(problems, c.checkNodes()...)
 }
 
-// checkObservability finds settings that say something of a Prometheus which is not ours.
+// checkObservability reports settings that the chosen Prometheus mode does not use.
 func (c *Config) checkObservability() (problems []string) {
 	o := c.Observability
 	if o.Storage != "" && o.Prometheus != components.PrometheusBundled {
@@ -33,20 +33,21 @@ func (c *Config) checkObservability() (problems []string) {
 	}
 	if o.StorageClass != "" && o.Storage == "" {
 		problems = append(problems, fmt.Sprintf(
-			"observability.storageClass: %q has no volume to be for: set observability.storage too, or leave it out",
+			"observability.storageClass: %q is set but there is no volume: set observability.storage too, or leave it out",
 			o.StorageClass,
 		))
 	}
 	if o.DCGM == components.DCGMExisting && o.Prometheus == components.PrometheusOperator {
 		problems = append(
 			problems,
-			"observability.dcgm: existing is for the bundled Prometheus, but observability.prometheus is operator, which the "+
-				"GPU operator's ServiceMonitor serves: set dcgm to none, or to deploy where there is no GPU operator",
+			"observability.dcgm: existing is for the bundled Prometheus, but observability.prometheus is operator, and the "+
+				"GPU operator's ServiceMonitor already serves that: set dcgm to none, or to deploy if there is no GPU operator",
 		)
 	}
 	if o.DCGM != components.DCGMNone && o.Prometheus == noPrometheus {
 		problems = append(problems, fmt.Sprintf(
-			"observability.dcgm: %s is set but observability.prometheus is none, so nobody would ask: leave it out", o.DCGM,
+			"observability.dcgm: %s is set but observability.prometheus is none, so nothing would scrape it: leave it out",
+			o.DCGM,
 		))
 	}
 	return problems
@@ -61,7 +62,7 @@ func (c *Config) checkModels() (problems []string) {
 		name := modelref.Normal(m.Name)
 		if first, twice := seen[name]; twice && m.Name != "" {
 			problems = append(problems, fmt.Sprintf(
-				"models[%d].name: %q is models[%d] already: list each model once", i, m.Name, first,
+				"models[%d].name: %q is the same model as models[%d]: list each model once", i, m.Name, first,
 			))
 			continue
 		}
@@ -88,11 +89,11 @@ func (c *Config) checkPools() (problems []string) {
 		pool, key := c.Pools[name], "pools."+name
 		if strings.HasSuffix(name, components.HeadlessSuffix) {
 			problems = append(problems, fmt.Sprintf(
-				"%s: a name that ends in %s collides with another pool's Service: choose another", key, components.HeadlessSuffix,
+				"%s: a name that ends in %s can collide with another pool's Service: rename it", key, components.HeadlessSuffix,
 			))
 		}
 		if len(pool.Models) == 0 && len(c.Models) > 0 {
-			problems = append(problems, key+".models: is missing: with several pools, list the models that each answers for")
+			problems = append(problems, key+".models: is missing: with several pools, list the models of each")
 		}
 		for i, model := range pool.Models {
 			at := fmt.Sprintf("%s.models[%d]", key, i)
@@ -101,7 +102,8 @@ func (c *Config) checkPools() (problems []string) {
 			}
 			if other, taken := owner[model]; taken {
 				problems = append(problems, fmt.Sprintf(
-					"%s: %q is in pools.%s already: a model has one pool, whose replicas can be raised", at, model, other,
+					"%s: %q is already in pools.%s: list a model in one pool only, and raise its replicas for more capacity", at,
+					model, other,
 				))
 			}
 			owner[model] = name
@@ -120,7 +122,7 @@ func (c *Config) checkPools() (problems []string) {
 		problems = append(problems, pool.checkGPU(key)...)
 		if pool.GPU.Vendor == components.AMD && pool.GPU.Count > 0 && c.rocmImage() == "" {
 			problems = append(problems, fmt.Sprintf(
-				"images.ollamaROCm: is missing: %s has AMD GPUs and images.ollama is pinned by digest, so name the ROCm image too",
+				"images.ollamaROCm: is missing: %s has AMD GPUs and images.ollama is pinned by digest: set the ROCm image too",
 				key,
 			))
 		}
@@ -128,7 +130,7 @@ func (c *Config) checkPools() (problems []string) {
 	return problems
 }
 
-// checkGPU finds settings that say something of GPUs which are not there.
+// checkGPU reports GPU settings that have no effect or cannot work.
 func (p Pool) checkGPU(key string) (problems []string) {
 	g := p.GPU
 	if g.Count == 0 {
@@ -155,8 +157,8 @@ func (p Pool) checkGPU(key string) (problems []string) {
 	}
 	if g.MIG != "" && g.Count > 1 {
 		problems = append(problems, fmt.Sprintf(
-			"%s.gpu.count: %d slices of %s: Ollama can use one slice in a pod, set count to 1 and raise replicas", key, g.Count,
-			g.MIG,
+			"%s.gpu.count: %d slices of %s, but Ollama can use only one slice per pod: set count to 1 and raise replicas",
+			key, g.Count, g.MIG,
 		))
 	}
 	return problems
@@ -172,8 +174,8 @@ func (c *Config) checkStore() (problems []string) {
 		}
 		if c.Update.Schedule != "" {
 			problems = append(problems, fmt.Sprintf(
-				"update.schedule: %q asks for a store that pods share, but store.perReplica gives each its own: leave one of "+
-					"them out",
+				"update.schedule: %q needs a store that all pods share, but store.perReplica gives each pod its own: leave "+
+					"one of them out",
 				c.Update.Schedule,
 			))
 		}
@@ -188,13 +190,13 @@ func (c *Config) checkStore() (problems []string) {
 		total += replicas
 		if replicas > 1 {
 			problems = append(problems, fmt.Sprintf("pools.%s.replicas.max: %d pods cannot share a volume with "+
-				"store.accessMode %s, which mounts on one node: set store.accessMode to %s, or replicas.max to 1",
+				"store.accessMode %s, which mounts on only one node: set store.accessMode to %s, or replicas.max to 1",
 				name, replicas, components.ReadWriteOnce, components.ReadWriteMany))
 		}
 	}
 	if len(problems) == 0 && total > 1 {
-		problems = append(problems, fmt.Sprintf("store.accessMode: %s mounts on one node, but pools has %d pools, whose "+
-			"pods may run on several: set it to %s, or use one pool",
+		problems = append(problems, fmt.Sprintf("store.accessMode: %s mounts on only one node, but the pods of %d pools "+
+			"may run on several nodes: set it to %s, or use one pool",
 			components.ReadWriteOnce, total, components.ReadWriteMany))
 	}
 	return problems
@@ -204,13 +206,13 @@ func (c *Config) checkExpose() (problems []string) {
 	in := c.Expose.Ingress
 	if in != nil && in.ClusterIssuer != "" && in.TLSSecret == "" {
 		problems = append(problems, fmt.Sprintf(
-			"expose.ingress.tlsSecret: is missing: %s must know which Secret to put the certificate into", in.ClusterIssuer,
+			"expose.ingress.tlsSecret: is missing: name the Secret in which %s stores the certificate", in.ClusterIssuer,
 		))
 	}
 	if c.Front.TLSSecret != "" && (in != nil || c.Expose.Gateway != nil) {
 		problems = append(problems, fmt.Sprintf(
-			"front.tlsSecret: %q makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it: leave it "+
-				"out, and give the certificate to those",
+			"front.tlsSecret: %q makes the front serve HTTPS, but an ingress or a gateway speaks plain HTTP to it: leave it "+
+				"out, and configure the certificate there",
 			c.Front.TLSSecret,
 		))
 	}
@@ -224,12 +226,12 @@ func (c *Config) checkTeams() (problems []string) {
 			team := c.OIDC.Groups[group]
 			if group == "" || strings.ContainsFunc(group, unicode.IsControl) {
 				problems = append(problems, fmt.Sprintf(
-					"oidc.groups: %q cannot be a group's name: use one without control characters", group,
+					"oidc.groups: %q is not a valid group name: use a name that is not empty and has no control characters", group,
 				))
 			}
 			if _, known := c.Teams[team]; !known {
 				problems = append(problems, fmt.Sprintf(
-					"oidc.groups.%s: %q is no team: add it to teams, or correct the name", group, team,
+					"oidc.groups.%s: %q is not a team: add it to teams, or correct the name", group, team,
 				))
 			}
 			named[team] = true
@@ -238,8 +240,8 @@ func (c *Config) checkTeams() (problems []string) {
 	for _, name := range c.teamNames() {
 		if keys := c.Teams[name].Keys; keys != nil && len(keys) == 0 && !named[name] && c.Front.KeysSecret == "" {
 			problems = append(problems, fmt.Sprintf(
-				"teams.%s.keys: is empty, so nobody could ask for the team: leave it out for a key, or name the team in "+
-					"oidc.groups, or its keys in front.keysSecret",
+				"teams.%s.keys: is empty, so the team has no way to sign in: leave it out to get a key, or use the team in "+
+					"oidc.groups or front.keysSecret",
 				name,
 			))
 		}
@@ -267,12 +269,12 @@ func (c *Config) checkAutoscaling() (problems []string) {
 		switch {
 		case r.Max == 0:
 			problems = append(problems, fmt.Sprintf(
-				"pools.%s.replicas.max: is missing: with min 0, say how many pods the pool may have", name,
+				"pools.%s.replicas.max: is missing: with min 0, set how many pods the pool may have", name,
 			))
 		case r.Min == 0 && engine != components.EngineKEDA:
 			problems = append(problems, fmt.Sprintf(
-				"pools.%s.replicas.min: 0 asks for a pool that comes and goes with its requests, but autoscaling.engine is %s: "+
-					"set the engine to keda, which alone can do that, or min to 1",
+				"pools.%s.replicas.min: 0 scales the pool to zero when it is idle, but autoscaling.engine is %s: set the engine "+
+					"to keda, which alone can do that, or min to 1",
 				name, engine,
 			))
 		case r.Max > r.Min && engine == noEngine:
@@ -287,7 +289,7 @@ func (c *Config) checkAutoscaling() (problems []string) {
 	case engine == noEngine || engine == "":
 	case c.Observability.Prometheus == noPrometheus:
 		problems = append(problems, fmt.Sprintf(
-			"autoscaling.engine: %s scales by Prometheus metrics but observability.prometheus is none: set it to bundled or "+
+			"autoscaling.engine: %s scales by Prometheus metrics, but observability.prometheus is none: set it to bundled or "+
 				"operator",
 			engine,
 		))
@@ -295,7 +297,7 @@ func (c *Config) checkAutoscaling() (problems []string) {
 		c.Observability.ServerURL == "":
 		problems = append(
 			problems,
-			"observability.serverURL: is missing: KEDA must know where the operator's Prometheus answers, e.g. "+
+			"observability.serverURL: is missing: set where KEDA can query the operator's Prometheus, e.g. "+
 				"http://prometheus-operated.monitoring.svc:9090",
 		)
 	}

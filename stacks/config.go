@@ -1,5 +1,5 @@
-// Package stacks turns a stack's config into a running platform: Load reads and checks the config, Deploy wires the
-// components.
+// Package stacks turns a stack's config into a running platform: Load reads and checks the config, and Deploy creates
+// the components.
 package stacks
 
 import (
@@ -16,8 +16,8 @@ import (
 	"ollama-k8s/internal/vram"
 )
 
-// Config is a whole, checked stack config with its defaults filled in. config.schema.json says what each key means, its
-// unit and default.
+// Config is a complete, checked stack config with its defaults filled in. config.schema.json documents each key with
+// its unit and default.
 type Config struct {
 	Namespace struct {
 		Name   string
@@ -55,22 +55,22 @@ type Config struct {
 	Update struct{ Schedule string }
 
 	lock *lockfile.Lock
-	// base is what each Modelfile's model is made FROM; names are normal.
+	// base maps each Modelfile's model to the model in its FROM. All names are in normal form.
 	base map[string]string
-	// stored are the models in the order in which the store must make them, those that only a Modelfile's FROM names
-	// included.
+	// stored lists the models in the order in which the store must make them, including those that only a Modelfile's FROM
+	// names.
 	stored []Model
-	// plans of the pools' memory, by pool.
+	// plans holds the memory plan of each pool.
 	plans map[string]vram.Plan
 }
 
-// What the config may say where the stack is to have no such component.
+// Values that turn a component off.
 const (
 	noPrometheus components.PrometheusMode = "none"
 	noEngine     components.Engine         = "none"
 )
 
-// Store is the volume of the models, and where they come from.
+// Store configures the volume of the models and where the models come from.
 type Store struct {
 	Size, StorageClass, ExistingClaim string
 	AccessMode                        components.AccessMode
@@ -85,13 +85,13 @@ type Store struct {
 	Prune, PerReplica bool
 }
 
-// shared tells whether pods on several nodes can have the models.
+// shared reports whether pods on several nodes can read the models.
 func (s Store) shared() bool { return s.PerReplica || s.AccessMode == components.ReadWriteMany }
 
 // Model is a model of the store.
 type Model struct {
 	Name string
-	// Modelfile is its path; Text is what the file says.
+	// Modelfile is a path, and Text is the content of the file.
 	Modelfile string
 	Text      string `json:"-"`
 	VRAMGiB   float64
@@ -110,7 +110,7 @@ type Pool struct {
 		MIG, Product string
 	}
 	Replicas components.Replicas
-	// Models that the pool answers for; never empty after Load.
+	// Models that the pool serves. Never empty after Load.
 	Models                                   []string
 	ContextLength, Parallel, MaxLoadedModels int
 	MaxOutputTokens                          int
@@ -122,7 +122,7 @@ type Pool struct {
 	Queue                                    string
 }
 
-// Team is a team's rights and limits.
+// Team holds a team's rights and limits.
 type Team struct {
 	Models                                []string
 	RequestsPerMinute, ConcurrentRequests int
@@ -130,28 +130,28 @@ type Team struct {
 	Priority                              components.Priority
 }
 
-// Front is what people may set of the front.
+// Front holds the settings of the front.
 type Front struct {
 	Replicas, QueueLength, MaxBodyMiB, MaxSeconds int
 	KeysSecret, TLSSecret                         string
 }
 
-// Expose is how the front is reached from outside; at most one is set.
+// Expose says how clients outside the cluster reach the front. At most one field is set.
 type Expose struct {
 	LoadBalancer *components.LoadBalancer
 	Ingress      *components.Ingress
 	Gateway      *components.Gateway
 }
 
-// Load reads a stack's config: values holds each key without the project's prefix, objects as JSON. Modelfiles are read
-// from project, the folder that holds Pulumi.yaml, and models.lock.yaml beside it. The error joins every problem found,
-// each with its key, its value and what to do; nothing is deployed from a config with problems.
+// Load reads a stack's config. values holds each key without the project's prefix, with objects as JSON. Load reads the
+// Modelfiles and models.lock.yaml from project, the folder that holds Pulumi.yaml. The error joins all problems, each
+// with its key, its value and a remedy. Nothing is deployed from a config with problems.
 func Load(values map[string]string, project fs.FS) (*Config, error) {
 	document := map[string]any{}
 	for key, value := range values {
 		document[key] = parse(value)
 	}
-	problems := checkShape(document) // also takes out what is wrong, so that the rest can be checked
+	problems := checkShape(document) // also removes invalid values, so that the rest can be checked
 	fillDefaults(document)
 
 	config := &Config{}
@@ -197,10 +197,10 @@ func problemsError(problems []string) error {
 	return fmt.Errorf("the stack config has %d %s, nothing was changed:\n%w", len(problems), noun, errors.Join(lines...))
 }
 
-// derive fills in what follows from other values.
+// derive sets values that follow from others.
 func (c *Config) derive() {
 	if c.OIDC != nil && c.OIDC.IssuerURL == "" {
-		c.OIDC = nil // {} is Pulumi.yaml's default; anything else the schema has refused
+		c.OIDC = nil // {} is the default in Pulumi.yaml; the schema rejects any other value without issuerURL
 	}
 	for name, pool := range c.Pools {
 		if pool.Models == nil && len(c.Pools) == 1 {
@@ -218,7 +218,7 @@ func (c *Config) derive() {
 	}
 }
 
-// poolNames are the pools' names in order: Go's map order is random, and objects must not be.
+// poolNames returns the sorted names of the pools. Go's map order is random, and the order of objects must not be.
 func (c *Config) poolNames() []string { return sortedKeys(c.Pools) }
 
 func (c *Config) teamNames() []string { return sortedKeys(c.Teams) }

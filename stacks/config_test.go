@@ -56,7 +56,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 	}{
 		"an unknown key": {map[string]string{"storage": `{}`}, `storage: unknown key: did you ` +
 			`mean store?`},
-		"an unknown key far from any": {map[string]string{"q": `{}`}, `q: unknown key: the keys here are ` +
+		"an unknown key far from any": {map[string]string{"q": `{}`}, `q: unknown key: use one of ` +
 			`autoscaling, cluster`},
 		"an unknown key inside": {map[string]string{
 			"pools": `{"chat":{"replcas":{"min":1}}}`,
@@ -86,7 +86,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `expose: has 2 keys: use at most 1`},
 		"an issuer without a Secret": {map[string]string{
 			"expose": `{"ingress":{"host":"a","clusterIssuer":"b"}}`,
-		}, `expose.ingress.tlsSecret: is missing: b must know`},
+		}, `expose.ingress.tlsSecret: is missing: name the Secret in which b`},
 		"a gateway without its name": {map[string]string{
 			"expose": `{"gateway":{"host":"a"}}`,
 		}, `expose.gateway.name: is missing`},
@@ -95,7 +95,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `expose.ingress.host: is missing: set it (Host name of the endpoint)`},
 		"a model twice": {map[string]string{
 			"models": `[{"name":"llama3:8b"},{"name":"llama3:8b"}]`,
-		}, `models[1].name: "llama3:8b" is models[0] already`},
+		}, `models[1].name: "llama3:8b" is the same model as models[0]`},
 		"two models of one name in metrics": {
 			map[string]string{"models": `[{"name":"a/b:x"},{"name":"a_b:x"}]`},
 			`models[1].name: "a_b:x" has the same name in metrics as models[0], a/b:x: use only one of them`,
@@ -111,7 +111,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `pools.chat.models[0]: "gpt" is not in models`},
 		"a model in two pools": {map[string]string{
 			"store": `{"accessMode":"ReadWriteMany"}`, "pools": `{"a":{"models":["llama3:8b"]},"b":{"models":["llama3:8b"]}}`,
-		}, `pools.b.models[0]: "llama3:8b" is in pools.a already`},
+		}, `pools.b.models[0]: "llama3:8b" is already in pools.a`},
 		"several pools that do not say": {map[string]string{
 			"store": `{"accessMode":"ReadWriteMany"}`, "pools": `{"a":{},"b":{"models":["llama3:8b"]}}`,
 		}, `pools.a.models: is missing`},
@@ -126,18 +126,18 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `pools.chat.replicas.max: 2 pods cannot share a volume with store.accessMode ReadWriteOnce`},
 		"ReadWriteOnce for several pools": {map[string]string{
 			"models": `[{"name":"llama3:8b"},{"name":"b"}]`, "pools": `{"a":{"models":["llama3:8b"]},"b":{"models":["b"]}}`,
-		}, `store.accessMode: ReadWriteOnce mounts on one node`},
+		}, `store.accessMode: ReadWriteOnce mounts on only one node`},
 		"VRAM without a GPU": {map[string]string{
 			"pools": `{"chat":{"gpu":{"vramGiB":24}}}`,
 		}, `pools.chat.gpu.vramGiB: 24 is set but gpu.count is 0`},
 		"a model that does not fit": {map[string]string{
 			"models": `[{"name":"llama3:8b","vramGiB":30}]`, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":24}}}`,
-		}, `pools.chat.gpu.vramGiB: llama3:8b needs the 30.0 GiB that its vramGiB states; each GPU has 24.0 GiB: set ` +
+		}, `pools.chat.gpu.vramGiB: llama3:8b needs 30.0 GiB, as its vramGiB says; each GPU has 24.0 GiB: set ` +
 			`gpu.count to 2`},
 		"more loaded models than fit": {map[string]string{
 			"models": `[{"name":"llama3:8b","vramGiB":20},{"name":"b","vramGiB":20}]`,
 			"pools":  `{"chat":{"gpu":{"count":1,"vramGiB":24},"maxLoadedModels":2}}`,
-		}, `pools.chat.maxLoadedModels: 2 do not fit together, 1 would`},
+		}, `pools.chat.maxLoadedModels: 2 models do not fit together, only 1`},
 		"a MIG slice of an AMD GPU": {map[string]string{
 			"pools": `{"chat":{"gpu":{"count":1,"vendor":"amd","mig":"1g.10gb"}}}`,
 		}, `pools.chat.gpu.mig: "1g.10gb" is set but gpu.vendor is amd`},
@@ -156,7 +156,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `store.existingClaim: "a" is set but store.perReplica`},
 		"a check of claims that are not shared": {map[string]string{
 			"store": `{"perReplica":true}`, "update": `{"schedule":"0 3 * * 0"}`,
-		}, `update.schedule: "0 3 * * 0" asks for a store that pods share`},
+		}, `update.schedule: "0 3 * * 0" needs a store that all pods share`},
 		"a schedule that is none": {map[string]string{
 			"update": `{"schedule":"weekly"}`,
 		}, `update.schedule: "weekly" is not allowed`},
@@ -175,13 +175,13 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `modelfiles/long:2: num_ctx 8192 is above pools.chat.contextLength 4096`},
 		"a pool name that collides": {map[string]string{
 			"pools": `{"chat-pods":{}}`,
-		}, `pools.chat-pods: a name that ends in -pods collides`},
+		}, `pools.chat-pods: a name that ends in -pods can collide`},
 		"a team's model that no pool has": {map[string]string{
 			"teams": `{"dev":{"models":["gpt"]}}`,
 		}, `teams.dev.models[0]: "gpt" is in no pool`},
 		"a pool that sleeps without KEDA": {map[string]string{
 			"autoscaling": `{"engine":"hpa"}`, "pools": `{"chat":{"replicas":{"min":0,"max":1}}}`,
-		}, `pools.chat.replicas.min: 0 asks for a pool that comes and goes with its requests, but autoscaling.engine is hpa`},
+		}, `pools.chat.replicas.min: 0 scales the pool to zero when it is idle, but autoscaling.engine is hpa`},
 		"a pool of nothing": {map[string]string{
 			"autoscaling": `{"engine":"keda"}`, "pools": `{"chat":{"replicas":{"min":0}}}`,
 		}, `pools.chat.replicas.max: is missing: with min 0`},
@@ -190,7 +190,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `observability.storage: 1Gi is for the bundled Prometheus`},
 		"a class of no volume": {map[string]string{
 			"observability": `{"storageClass":"fast"}`,
-		}, `observability.storageClass: "fast" has no volume`},
+		}, `observability.storageClass: "fast" is set but there is no volume`},
 		"existing exporters for an operator": {map[string]string{
 			"observability": `{"prometheus":"operator","dcgm":"existing"}`,
 		}, `observability.dcgm: existing is for the bundled Prometheus`},
@@ -199,7 +199,7 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		}, `observability.dcgm: deploy is set but observability.prometheus is none`},
 		"an autoscaler without metrics": {map[string]string{
 			"observability": `{"prometheus":"none"}`, "autoscaling": `{"engine":"keda"}`,
-		}, `autoscaling.engine: keda scales by Prometheus metrics but observability.prometheus is none`},
+		}, `autoscaling.engine: keda scales by Prometheus metrics, but observability.prometheus is none`},
 		"KEDA without the operator's address": {map[string]string{
 			"observability": `{"prometheus":"operator"}`, "autoscaling": `{"engine":"keda"}`,
 		}, `observability.serverURL: is missing`},
@@ -208,16 +208,16 @@ func TestEveryProblemNamesItsKeyItsValueAndARemedy(t *testing.T) {
 		"no team at all": {map[string]string{"teams": `{}`}, `teams: {} is not allowed`},
 		"no valid key at all": {map[string]string{
 			"teams": `{"dev":{"keys":[]}}`,
-		}, `teams.dev.keys: is empty, so nobody could ask for the team`},
+		}, `teams.dev.keys: is empty, so the team has no way to sign in`},
 		"HTTPS twice": {map[string]string{
 			"front": `{"tlsSecret":"cert"}`, "expose": `{"ingress":{"host":"a"}}`,
-		}, `front.tlsSecret: "cert" makes the front speak HTTPS, but an ingress or a gateway speaks plain HTTP to it`},
+		}, `front.tlsSecret: "cert" makes the front serve HTTPS, but an ingress or a gateway speaks plain HTTP to it`},
 		"a group of no team": {map[string]string{
 			"oidc": `{"issuerURL":"https://id","groups":{"/ml":"deev"}}`,
-		}, `oidc.groups./ml: "deev" is no team`},
+		}, `oidc.groups./ml: "deev" is not a team`},
 		"a group that no header can carry": {map[string]string{
 			"oidc": `{"issuerURL":"https://id","groups":{"a\nb":"dev"}}`,
-		}, `oidc.groups: "a\nb" cannot be a group's name`},
+		}, `oidc.groups: "a\nb" is not a valid group name`},
 		"OIDC without an issuer": {map[string]string{
 			"oidc": `{"groups":{"/ml":"dev"}}`,
 		}, `oidc.issuerURL: is missing`},

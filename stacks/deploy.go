@@ -14,8 +14,8 @@ import (
 	"ollama-k8s/components"
 )
 
-// Deploy is the program: it reads the stack's config and wires the components, each with what the one before it hands
-// out.
+// Deploy is the Pulumi program. It reads the stack's config and creates the components, each with the outputs of those
+// before it.
 func Deploy(ctx *pulumi.Context) error {
 	config, err := Load(values(ctx), os.DirFS("."))
 	if err != nil {
@@ -44,8 +44,8 @@ func Deploy(ctx *pulumi.Context) error {
 	if err != nil {
 		return err
 	}
-	// Servers and front wait for the writer, so that a model is there before anybody can ask for it. They cannot wait by
-	// using its outputs: the writer changes with each new model, and the servers must not.
+	// The servers and the front wait for the writer, so that a model exists before a client can request it. DependsOn is
+	// needed: if they used outputs of the writer, which changes with each new model, they would change too.
 	afterStore := pulumi.DependsOn([]pulumi.Resource{store})
 
 	servers := map[string]*components.OllamaServer{}
@@ -71,7 +71,7 @@ func Deploy(ctx *pulumi.Context) error {
 	return nil
 }
 
-// observe makes Prometheus or its objects, and the autoscalers, which ask it.
+// observe creates Prometheus, or the objects for its operator, and the autoscalers that query it.
 func (c *Config) observe(
 	ctx *pulumi.Context, namespace pulumi.StringInput, pools []components.Pool, store *components.ModelStore,
 	servers map[string]*components.OllamaServer, front *components.AuthFront, inCluster pulumi.ResourceOption,
@@ -93,7 +93,7 @@ func (c *Config) observe(
 	return nil
 }
 
-// values are the stack's config values by key, without the project's prefix.
+// values returns the stack's config values by key, without the project's prefix.
 func values(ctx *pulumi.Context) map[string]string {
 	prefix := ctx.Project() + ":"
 	found := map[string]string{}
@@ -102,8 +102,8 @@ func values(ctx *pulumi.Context) map[string]string {
 			found[key] = value
 		}
 	}
-	// The SDK answers for keys that one knows. The engine hands the whole config over in this variable: that is where a
-	// misspelt key shows.
+	// The SDK returns only keys that you ask for. The engine passes the whole config in this variable, including
+	// misspelled keys.
 	var all map[string]string
 	if err := json.Unmarshal([]byte(os.Getenv(pulumi.EnvConfig)), &all); err == nil {
 		for key, value := range all {
@@ -115,14 +115,13 @@ func values(ctx *pulumi.Context) map[string]string {
 	return found
 }
 
-// namespace makes the one namespace, through the one provider, and the option that puts everything else there.
+// namespace creates the provider and the namespace, and returns the option that makes other resources use the provider.
 func (c *Config) namespace(ctx *pulumi.Context) (pulumi.StringInput, pulumi.ResourceOption, error) {
 	args := &kubernetes.ProviderArgs{
-		// Without an identifier of its own a provider counts as another cluster as soon as the kubeconfig changes, and
-		// everything is replaced.
+		// Without a fixed identifier, Pulumi takes a changed kubeconfig for another cluster and replaces everything.
 		ClusterIdentifier:     pulumi.String(ctx.Project() + "/" + ctx.Stack()),
 		EnableServerSideApply: pulumi.Bool(true),
-		// One that says that it is immutable is replaced, any other is updated in place.
+		// Pulumi replaces a ConfigMap that is marked immutable, and updates any other in place.
 		EnableConfigMapMutable: pulumi.Bool(true),
 	}
 	if c.Cluster.Context != "" {

@@ -12,15 +12,15 @@ import (
 // Project is the project's name, the prefix of its config keys.
 const Project = "ollama-k8s"
 
-// ReadFile reads the config of a stack file, Pulumi.<stack>.yaml, as the engine would hand it to the program: keys
-// without the project's prefix, objects as JSON. Keys of other namespaces (pulumi:, kubernetes:) are left out.
+// ReadFile reads the config of a stack file, Pulumi.<stack>.yaml, in the form in which the engine passes it to the
+// program: keys without the project's prefix, objects as JSON. It skips keys of other namespaces (pulumi:,
+// kubernetes:).
 func ReadFile(path, project string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	// A map, so that the file's other keys (encryptionsalt and the like), which are the CLI's, are accepted; strict
-	// refuses a key that is set twice.
+	// A map accepts the CLI's other keys, such as encryptionsalt. Strict mode rejects duplicate keys.
 	stack := map[string]any{}
 	if err := yaml.UnmarshalStrict(text, &stack); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -28,8 +28,8 @@ func ReadFile(path, project string) (map[string]string, error) {
 	config, ok := stack["config"].(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf(
-			"%s: has no config: add the key config: with %s:models, %s:pools and %s:teams below it", path, project, project,
-			project,
+			"%s: config is missing: add the key config with %s:models, %s:pools and %s:teams below it", path, project,
+			project, project,
 		)
 	}
 	values := map[string]string{}
@@ -39,7 +39,9 @@ func ReadFile(path, project string) (map[string]string, error) {
 			continue
 		}
 		if object, ok := value.(map[string]any); ok && len(object) == 1 && object["secure"] != nil {
-			return nil, fmt.Errorf("%s: %s is encrypted: no key of this program is a secret, set it without --secret", path, key)
+			return nil, fmt.Errorf(
+				"%s: %s is encrypted, but no key of this program is secret: set it without --secret", path, key,
+			)
 		}
 		if text, ok := value.(string); ok {
 			values[name] = text

@@ -74,7 +74,7 @@ func TestEachInvariantNoticesItsViolation(t *testing.T) {
 		"an Ingress that leads " +
 			"nowhere": {
 			"networking.k8s.io/v1:Ingress::front", "spec.rules[0].http.paths[0].backend.service.name", "gone",
-			"leads to Service/gone",
+			"routes to Service/gone",
 		},
 		"a CronJob without memory " +
 			"limit": {
@@ -137,7 +137,7 @@ func TestAConfigWhoseChangeNobodySeesIsNoticed(t *testing.T) {
 	}
 	assert.Contains(
 		t, strings.Join(render.Violations(resources), "\n"),
-		"Deployment/observability-prometheus: would not learn of a change of ConfigMap observability-prometheus",
+		"Deployment/observability-prometheus: would not notice a change of ConfigMap observability-prometheus",
 	)
 }
 
@@ -150,6 +150,6 @@ func TestARouteThatLeadsNowhereIsNoticed(t *testing.T) {
 		resources, func(r render.Resource) bool { return strings.HasSuffix(r.URN, "core/v1:Service::front") },
 	)
 	assert.Contains(
-		t, strings.Join(render.Violations(without), "\n"), "HTTPRoute/front: leads to Service/front, which does not exist",
+		t, strings.Join(render.Violations(without), "\n"), "HTTPRoute/front: routes to Service/front, which does not exist",
 	)
 }

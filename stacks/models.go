@@ -11,7 +11,7 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// What the models are: their entries in the lock, their Modelfiles, and which is made from which.
+// Reads each model's lock entry and Modelfile, and finds out which model is made from which.
 
 func (c *Config) readLock(project fs.FS) []string {
 	lock, err := lockfile.Read(project)
@@ -20,7 +20,7 @@ func (c *Config) readLock(project fs.FS) []string {
 	}
 	for i := range c.Models {
 		if m := &c.Models[i]; m.Modelfile == "" {
-			m.locked, _ = lock.Get(m.Name) // an unknown one has no digest and no figures
+			m.locked, _ = lock.Get(m.Name) // a model that is not in the lock has no digest and no figures
 		}
 	}
 	c.lock = lock
@@ -36,8 +36,7 @@ func (c *Config) readModelfiles(project fs.FS) (problems []string) {
 		text, err := fs.ReadFile(project, strings.TrimPrefix(m.Modelfile, "./"))
 		if err != nil {
 			problems = append(problems, fmt.Sprintf(
-				"models[%d].modelfile: %q cannot be read (%v): give the path of a file below the project's folder", i, m.Modelfile,
-				err,
+				"models[%d].modelfile: %q cannot be read (%v): use the path of a file in the project's folder", i, m.Modelfile, err,
 			))
 			continue
 		}
@@ -51,8 +50,7 @@ func (c *Config) readModelfiles(project fs.FS) (problems []string) {
 	return problems
 }
 
-// resolve orders the models so that what a Modelfile is made from comes before it, and adds a FROM that only the lock
-// knows.
+// resolve sorts the models so that the base of a Modelfile comes before it, and adds a base that is only in the lock.
 func (c *Config) resolve() (problems []string) {
 	byName := map[string]*Model{}
 	for i := range c.Models {
@@ -88,7 +86,7 @@ func (c *Config) resolve() (problems []string) {
 		}
 		c.stored = append(c.stored, *m)
 	}
-	// Those that are pulled come first, so that a long list of Modelfiles does not hide a registry's trouble.
+	// Pulled models come first, so that many Modelfiles do not hide problems of a registry.
 	for _, pulled := range []bool{true, false} {
 		for i := range c.Models {
 			if m := &c.Models[i]; (m.Modelfile == "") == pulled {
@@ -99,7 +97,7 @@ func (c *Config) resolve() (problems []string) {
 	return problems
 }
 
-// numPredict is the limit of output tokens that the nearest Modelfile on the way fixes; 0 for none.
+// numPredict returns the limit of output tokens that the nearest Modelfile in the chain of FROM sets, or 0.
 func (c *Config) numPredict(name string) int {
 	name = modelref.Normal(name)
 	for range len(c.stored) + 1 {
@@ -116,8 +114,8 @@ func (c *Config) numPredict(name string) int {
 	return 0
 }
 
-// origin is the pulled model whose weights a model has, and the context that the nearest Modelfile on the way fixes,
-// with its place; 0 for none.
+// origin returns the pulled model whose weights a model has, and the context that the nearest Modelfile in the chain of
+// FROM sets, or 0, with the file and line.
 func (c *Config) origin(name string) (root Model, numCtx int, place string) {
 	byName := map[string]Model{}
 	for _, m := range c.stored {

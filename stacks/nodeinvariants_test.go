@@ -23,9 +23,9 @@ func TestWhatKeepsPodsFromTheirNodesIsNoticed(t *testing.T) {
 		"a volume that keeps its node": {"Deployment::ollama-large", `spec.template.metadata.annotations`, map[string]any{
 			"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "tmp, home",
 		},
-			"Deployment/ollama-large: volume home keeps its node from ever being removed"},
+			"Deployment/ollama-large: volume home keeps the Cluster Autoscaler from removing its node"},
 		"a NodePool that is not there": {"NodePool::nodes-small", "metadata.name", "other", "Deployment/ollama-small: " +
-			"asks for NodePool ollama-small, which does not exist"},
+			"selects NodePool ollama-small, which does not exist"},
 		"a taint that nobody tolerates": {
 			"NodePool::nodes-small", "spec.template.spec.taints[0].key", "dedicated",
 			"Deployment/ollama-small: does not tolerate NodePool ollama-small's taint dedicated",
@@ -37,11 +37,11 @@ func TestWhatKeepsPodsFromTheirNodesIsNoticed(t *testing.T) {
 		},
 		"a GPU that no new node has": {
 			"NodePool::nodes-large", "spec.template.spec.requirements[1].values[0]", "another",
-			"Deployment/ollama-large: no term of its node affinity is met",
+			"Deployment/ollama-large: no new node of NodePool ollama-large meets its node affinity",
 		},
 		"a limit below one pod": {
 			"NodePool::nodes-large", `spec.limits["nvidia.com/gpu"]`, 1,
-			"Deployment/ollama-large: asks for 2 of nvidia.com/gpu, NodePool ollama-large has 1 at most",
+			"Deployment/ollama-large: requests 2 of nvidia.com/gpu, but NodePool ollama-large has at most 1",
 		},
 		"a queue that is not there": {
 			"LocalQueue::nodes-queue-serving", "metadata.name", "other",

@@ -10,13 +10,13 @@ import (
 	"ollama-k8s/components"
 )
 
-// onKarpenter tells whether Karpenter makes the pool's nodes: it knows whole GPUs.
+// onKarpenter reports whether Karpenter creates the pool's nodes. It supports only whole GPUs.
 func (c *Config) onKarpenter(name string) bool {
 	gpu := c.Pools[name].GPU
 	return c.Autoscaling.Karpenter != nil && gpu.Count > 0 && gpu.MIG == ""
 }
 
-// nodes is nil where there is nothing to make.
+// nodes returns the args of Nodes, or nil if there is nothing to create.
 func (c *Config) nodes(namespace pulumi.StringInput, pools []components.Pool) *components.NodesArgs {
 	args := &components.NodesArgs{Namespace: namespace, Pools: pools}
 	if karpenter := c.Autoscaling.Karpenter; karpenter != nil {
@@ -33,7 +33,7 @@ func (c *Config) nodes(namespace pulumi.StringInput, pools []components.Pool) *c
 	return args
 }
 
-// queue is nil for a pool that waits in none.
+// queue returns the name of the pool's LocalQueue, or nil if it has none.
 func queue(pool components.Pool, nodes *components.Nodes) pulumi.StringInput {
 	if made, ok := nodes.Queues[pool.Queue]; ok {
 		return made
@@ -44,9 +44,9 @@ func queue(pool components.Pool, nodes *components.Nodes) pulumi.StringInput {
 	return pulumi.String(pool.Queue)
 }
 
-// checkNodes finds what neither Karpenter nor Kueue could do.
+// checkNodes reports settings that Karpenter or Kueue cannot fulfill.
 func (c *Config) checkNodes() (problems []string) {
-	queued, wanted := false, false // by a pool that says so
+	queued, wanted := false, false // by any pool
 	for _, name := range c.poolNames() {
 		pool := c.Pools[name]
 		queued = queued || pool.Queue != ""
@@ -54,24 +54,23 @@ func (c *Config) checkNodes() (problems []string) {
 		problems = append(problems, c.checkKarpenter(name)...)
 		if pool.Queue != "" && c.Store.PerReplica && pool.Replicas.Max > max(pool.Replicas.Min, 1) {
 			problems = append(problems, fmt.Sprintf(
-				"pools.%s.queue: %q lets no StatefulSet grow, which store.perReplica makes the pool: leave queue out, or "+
-					"replicas.max",
+				"pools.%s.queue: %q cannot be combined with store.perReplica and replicas.max, because Kueue does not let a "+
+					"StatefulSet grow: leave queue or replicas.max out",
 				name, pool.Queue,
 			))
 		}
 	}
 	if kueue := c.Autoscaling.Kueue; kueue != nil && !queued {
 		problems = append(problems, fmt.Sprintf(
-			"autoscaling.kueue.clusterQueue: %q is for the queues that pools name, and none names one: set queue of a pool, "+
-				"or leave kueue out",
+			"autoscaling.kueue.clusterQueue: %q is set but no pool has a queue: set queue on a pool, or leave kueue out",
 			kueue.ClusterQueue,
 		))
 	}
 	if c.Autoscaling.Karpenter != nil && !wanted {
 		problems = append(
 			problems,
-			"autoscaling.karpenter: makes nodes for pools with whole GPUs, and there is none: set gpu.count of a pool "+
-				"(without gpu.mig), or leave karpenter out",
+			"autoscaling.karpenter: is set but no pool has whole GPUs: set gpu.count on a pool (without gpu.mig), or leave "+
+				"karpenter out",
 		)
 	}
 	return problems
@@ -85,8 +84,8 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 	class := c.Autoscaling.Karpenter.NodeClass
 	if nodePool := components.NodePoolName(c.Namespace.Name, name); len(nodePool) > 63 {
 		problems = append(problems, fmt.Sprintf(
-			"namespace.name: %q makes the NodePool's name %s of %d characters, and nodes can be labelled with 63: shorten "+
-				"it, or the pool's name",
+			"namespace.name: %q makes the NodePool's name %s %d characters long, but a node label allows 63: shorten it, or "+
+				"the pool's name",
 			c.Namespace.Name, nodePool, len(nodePool),
 		))
 	}
@@ -99,17 +98,17 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 		problems = append(problems, karpentersOwn(at+".key", r.Key)...)
 		if want := wrongValues(r); want != "" {
 			problems = append(problems, fmt.Sprintf(
-				"%s.values: %s is not what operator %s takes: give it %s", at, encode(r.Values), r.Operator, want,
+				"%s.values: %s does not fit operator %s: use %s", at, encode(r.Values), r.Operator, want,
 			))
 		}
 	}
 	if class.Group != "" && !asked.Decided(class) {
 		gpus := "the pool's GPUs"
 		if pool.GPU.Product != "" {
-			gpus = pool.GPU.Product // no instance is labelled with it before it runs
+			gpus = pool.GPU.Product // instances get this label only when they run
 		}
 		problems = append(problems, fmt.Sprintf(
-			"%s.karpenter.requirements: name no instances, and Karpenter cannot tell which have %s: add {key: "+
+			"%s.karpenter.requirements: none selects instances, and Karpenter cannot tell which have %s: add {key: "+
 				"node.kubernetes.io/instance-type, operator: In, values: […]}, or a label %s/…",
 			key, gpus, class.Group,
 		))
@@ -125,7 +124,7 @@ func (c *Config) checkKarpenter(name string) (problems []string) {
 	return problems
 }
 
-// checkNoKarpenter finds settings of a NodePool on a pool that gets none.
+// checkNoKarpenter reports NodePool settings on a pool without a NodePool.
 func (c *Config) checkNoKarpenter(name string) (problems []string) {
 	pool, key := c.Pools[name], "pools."+name
 	switch {
@@ -138,27 +137,27 @@ func (c *Config) checkNoKarpenter(name string) (problems []string) {
 		)
 	case pool.GPU.MIG != "":
 		problems = append(problems, fmt.Sprintf(
-			"%s.karpenter: is set but gpu.mig is %s, and Karpenter knows whole GPUs only: leave it out, or gpu.mig", key,
+			"%s.karpenter: is set but gpu.mig is %s, and Karpenter supports only whole GPUs: leave it or gpu.mig out", key,
 			pool.GPU.MIG,
 		))
 	default:
 		problems = append(
 			problems,
-			key+".karpenter: is set but gpu.count is 0, and NodePools are made for GPUs only: leave it out, or set gpu.count",
+			key+".karpenter: is set but gpu.count is 0, and NodePools are only for GPUs: leave it out, or set gpu.count",
 		)
 	}
 	return problems
 }
 
-// karpentersOwn are labels that Karpenter or the node itself decides.
+// karpentersOwn reports labels that Karpenter or the node itself sets.
 func karpentersOwn(key, label string) []string {
 	if label != "karpenter.sh/nodepool" && label != "kubernetes.io/hostname" {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: %s is decided when the node is made: leave it out", key, label)}
+	return []string{fmt.Sprintf("%s: %s is set when the node is created: leave it out", key, label)}
 }
 
-// wrongValues says what values a requirement should have; empty where it has such.
+// wrongValues returns which values a requirement should have, or "" if its values are valid.
 func wrongValues(r components.NodeRequirement) string {
 	switch r.Operator {
 	case "In", "NotIn":
@@ -167,7 +166,7 @@ func wrongValues(r components.NodeRequirement) string {
 		}
 	case "Exists", "DoesNotExist":
 		if len(r.Values) > 0 {
-			return "none"
+			return "no values"
 		}
 	case "Gt", "Lt", "Gte", "Lte":
 		if len(r.Values) == 1 {
@@ -177,5 +176,5 @@ func wrongValues(r components.NodeRequirement) string {
 		}
 		return "one whole number, in quotes"
 	}
-	return "" // an operator that is none has been named already
+	return "" // the schema has reported an unknown operator
 }

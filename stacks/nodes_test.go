@@ -36,51 +36,51 @@ func TestWhatNeitherKarpenterNorKueueCanDoIsRefused(t *testing.T) {
 		"a NodePool without a node class": {map[string]string{
 			"pools": `{"chat":{"gpu":{"count":1},"karpenter":{"limits":{"cpu":8}}}}`,
 		}, `pools.chat.karpenter: is set but autoscaling.karpenter is not`},
-		"Karpenter without a GPU": {map[string]string{"autoscaling": onAWS}, `autoscaling.karpenter: makes ` +
-			`nodes for pools with whole GPUs, and there is none`},
+		"Karpenter without a GPU": {map[string]string{"autoscaling": onAWS}, `autoscaling.karpenter: is set ` +
+			`but no pool has whole GPUs`},
 		"a node class by halves": {map[string]string{
 			"autoscaling": `{"karpenter":{"nodeClass":{"kind":"EC2NodeClass","name":"gpu"}}}`,
 			"pools":       `{"chat":{"gpu":{"count":1}}}`,
 		}, `autoscaling.karpenter.nodeClass.group: is missing`},
 		"GPUs that Azure has no label for": {map[string]string{
 			"autoscaling": onAzure, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":79.6}}}`,
-		}, `pools.chat.karpenter.requirements: name no instances, and Karpenter cannot tell which have the pool's GPUs: ` +
+		}, `pools.chat.karpenter.requirements: none selects instances, and Karpenter cannot tell which have the pool's GPUs: ` +
 			`add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label karpenter.azure.com/…`},
 		"a product that AWS has no label for": {map[string]string{
 			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1,"product":"NVIDIA-L4"}}}`,
 		}, `Karpenter cannot tell which have NVIDIA-L4`},
 		"a label that Karpenter decides": {requirement(
 			`{"key":"karpenter.sh/nodepool","operator":"In","values":["a"]}`,
-		), `pools.chat.karpenter.requirements[0].key: karpenter.sh/nodepool is decided when the node is made`},
+		), `pools.chat.karpenter.requirements[0].key: karpenter.sh/nodepool is set when the node is created`},
 		"a selector that Karpenter decides": {map[string]string{
 			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1},"nodeSelector":{"kubernetes.io/hostname":"a"}}}`,
-		}, `pools.chat.nodeSelector: kubernetes.io/hostname is decided when the node is made`},
+		}, `pools.chat.nodeSelector: kubernetes.io/hostname is set when the node is created`},
 		"an operator that Karpenter has not": {requirement(
 			`{"key":"a","operator":"Equal","values":["a"]}`,
 		), `pools.chat.karpenter.requirements[0].operator: "Equal" is not one of`},
 		"In nothing": {requirement(
 			`{"key":"a","operator":"In","values":[]}`,
-		), `pools.chat.karpenter.requirements[0].values: [] is not what operator In takes: give it at least one value`},
+		), `pools.chat.karpenter.requirements[0].values: [] does not fit operator In: use at least one value`},
 		"Exists with a value": {requirement(
 			`{"key":"a","operator":"Exists","values":["b"]}`,
-		), `pools.chat.karpenter.requirements[0].values: ["b"] is not what operator Exists takes: give it none`},
+		), `pools.chat.karpenter.requirements[0].values: ["b"] does not fit operator Exists: use no values`},
 		"Gt of no number": {requirement(
 			`{"key":"a","operator":"Gt","values":["4x"]}`,
-		), `values: ["4x"] is not what operator Gt takes: give it one whole number`},
+		), `values: ["4x"] does not fit operator Gt: use one whole number`},
 		"a limit below one pod": {map[string]string{
 			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":2},"karpenter":{"limits":{"nvidia.com/gpu":1}}}}`,
 		}, `pools.chat.karpenter.limits: nvidia.com/gpu 1 is below gpu.count 2`},
 		"a name that no node can be told by": {map[string]string{
 			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1}}}`,
 			"namespace": `{"name":"` + strings.Repeat("n", 60) + `"}`,
-		}, `of 65 characters`},
+		}, ` 65 characters long`},
 		"a quota that no pool uses": {map[string]string{
 			"autoscaling": `{"kueue":{"clusterQueue":"gpus"}}`,
-		}, `autoscaling.kueue.clusterQueue: "gpus" is for the queues that pools name, and none names one`},
+		}, `autoscaling.kueue.clusterQueue: "gpus" is set but no pool has a queue`},
 		"a queue for a StatefulSet that scales": {map[string]string{
 			"store": `{"perReplica":true}`, "autoscaling": `{"engine":"hpa"}`,
 			"pools": `{"chat":{"queue":"serving","replicas":{"max":2}}}`,
-		}, `pools.chat.queue: "serving" lets no StatefulSet grow`},
+		}, `pools.chat.queue: "serving" cannot be combined with store.perReplica and replicas.max`},
 		"a queue's name that no object can get": {
 			map[string]string{"pools": `{"chat":{"queue":"Serving"}}`}, `pools.chat.queue: "Serving" is not allowed`,
 		},

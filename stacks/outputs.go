@@ -12,8 +12,8 @@ import (
 //
 //	endpoint  the base URL of the API
 //	apiKeys   the key of each team (secret)
-//	models    the models that can be asked for
-//	curl      a command that asks one of them, with a key in it (secret)
+//	models    the models that clients can request
+//	curl      a command that sends a request to one of them, including a key (secret)
 func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 	ctx.Export("endpoint", front.Endpoint)
 	ctx.Export("apiKeys", front.APIKeys)
@@ -30,7 +30,7 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 	}
 	forward, base := pulumi.String("").ToStringOutput(), front.Endpoint
 	if config.Expose == (Expose{}) {
-		// From outside the cluster the only way in is a tunnel.
+		// From outside the cluster, the only way in is a port-forward.
 		forward = pulumi.Sprintf(
 			"kubectl -n %s port-forward service/%s 8080:%d & sleep 2; ", config.Namespace.Name, front.ServiceName,
 			front.ServicePort,
@@ -43,7 +43,7 @@ func export(ctx *pulumi.Context, config *Config, front *components.AuthFront) {
 		forward, base, key, body))
 }
 
-// example is a team that has a key of ours, if one has, and a model that it may use.
+// example returns a team that has a key from this stack (or "" if none has), and a model that it may use.
 func (c *Config) example() (team, model string) {
 	model = c.Pools[c.poolNames()[0]].Models[0]
 	for _, name := range c.teamNames() {

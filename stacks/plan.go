@@ -12,9 +12,9 @@ import (
 	"ollama-k8s/internal/vram"
 )
 
-// The plan of the pools' memory, from the lock, the Modelfiles and the config.
+// Plans the memory of the pools from the lock, the Modelfiles and the config.
 
-// defaultMemory of a pod whose models' memory is not known.
+// defaultMemory is the memory of a pod whose models' memory is unknown.
 const defaultMemory = "16Gi"
 
 func (c *Config) plan() (problems []string) {
@@ -39,7 +39,7 @@ func (c *Config) plan() (problems []string) {
 	return problems
 }
 
-// vramPool is a pool in the planner's terms.
+// vramPool converts a pool to the planner's type.
 func (c *Config) vramPool(name string) vram.Pool {
 	pool := c.Pools[name]
 	asked := vram.Pool{
@@ -69,7 +69,7 @@ func (c *Config) vramPool(name string) vram.Pool {
 	return asked
 }
 
-// statedGiB is what the config says of a model's memory.
+// statedGiB returns the model's vramGiB from the config, or 0.
 func (c *Config) statedGiB(name string) float64 {
 	for _, m := range c.Models {
 		if m.Name == name {
@@ -79,8 +79,8 @@ func (c *Config) statedGiB(name string) float64 {
 	return 0
 }
 
-// vramGiB is what the config states, else what a MIG slice has: about 5 % less than its name says, an A100's 1g.10gb
-// has 9,728 MiB.
+// vramGiB returns the GPU memory from the config, or else that of the MIG slice. A slice has about 5 % less than its
+// name says: an A100's 1g.10gb has 9,728 MiB.
 func (p Pool) vramGiB() float64 {
 	if p.GPU.VRAMGiB > 0 || p.GPU.MIG == "" {
 		return p.GPU.VRAMGiB
@@ -92,7 +92,7 @@ func (p Pool) vramGiB() float64 {
 	return gb * 0.95
 }
 
-// gib of a quantity in Mi or Gi, the two that the schema lets through.
+// gib converts a quantity in Mi or Gi, the only two units that the schema allows, to GiB.
 func gib(quantity string) float64 {
 	var number float64
 	var unit string
@@ -105,7 +105,7 @@ func gib(quantity string) float64 {
 	return number
 }
 
-// memory of a pod: what the config says, else what the plan says.
+// memory returns the memory of a pod: from the config, or else from the plan.
 func (c *Config) memory(name string) string {
 	plan := c.plans[name]
 	switch {
@@ -117,7 +117,7 @@ func (c *Config) memory(name string) string {
 	return fmt.Sprintf("%dGi", plan.HostGiB())
 }
 
-// Plan of one pool's memory.
+// Plan returns the memory plan of a pool.
 func (c *Config) Plan(pool string) vram.Plan { return c.plans[pool] }
 
 // PrintPlan writes the plan of every pool as a table.
@@ -130,13 +130,13 @@ func (c *Config) PrintPlan(out io.Writer) error {
 	return nil
 }
 
-// explain shows the plan in the preview.
+// explain logs the plan, so that the preview shows it.
 func (c *Config) explain(ctx *pulumi.Context) error {
 	var table strings.Builder
 	if err := c.PrintPlan(&table); err != nil {
 		return err
 	}
-	if err := ctx.Log.Info("the plan of the GPUs' memory, in GiB:\n"+table.String(), nil); err != nil {
+	if err := ctx.Log.Info("memory plan of the pools, in GiB:\n"+table.String(), nil); err != nil {
 		return err
 	}
 	for _, name := range c.poolNames() {

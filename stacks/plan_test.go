@@ -97,7 +97,7 @@ func TestA70BModelIsRefusedOn48GiBAndAcceptedOn80(t *testing.T) {
 	assert.Equal(t, 1, config.Plan("chat").MaxLoaded, "never two")
 	two["pools"] = strings.Replace(two["pools"], `"parallel":4`, `"parallel":4,"maxLoadedModels":2`, 1)
 	_, err = stacks.Load(two, shippedLock(t))
-	assert.ErrorContains(t, err, "pools.chat.maxLoadedModels: 2 do not fit together, 1 would")
+	assert.ErrorContains(t, err, "pools.chat.maxLoadedModels: 2 models do not fit together, only 1")
 }
 
 func TestAModelfilesModelIsPlannedWithTheWeightsItIsMadeFrom(t *testing.T) {

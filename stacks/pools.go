@@ -7,10 +7,10 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// The pools as the components take them, made once from the config and the plan. Deploy fills in what only components
-// know: the pods' host, and the nodes that Karpenter makes for them.
+// Makes the pools for the components from the config and the plan. Deploy adds what only components know: the pods'
+// host, and the NodePool.
 
-// pools are in the order of their names.
+// pools returns the pools sorted by name.
 func (c *Config) pools() []components.Pool {
 	var pools []components.Pool
 	for _, name := range c.poolNames() {
@@ -21,7 +21,7 @@ func (c *Config) pools() []components.Pool {
 	return pools
 }
 
-// pool is the pool without its models, which only the plan knows.
+// pool returns the pool without its models, which need the plan.
 func (c *Config) pool(name string) components.Pool {
 	config := c.Pools[name]
 	pool := components.Pool{Name: name, Replicas: config.Replicas, Placement: config.placement(), Queue: config.Queue}
@@ -34,8 +34,8 @@ func (c *Config) pool(name string) components.Pool {
 	return pool
 }
 
-// surge is how many pods an update starts before it stops others: with a GPU to spare, and a volume that both can
-// mount. A StatefulSet starts none.
+// surge returns how many pods an update starts before it stops others: 1 with a spare GPU and a volume that both pods
+// can mount, or else 0. A StatefulSet does not surge.
 func (c *Config) surge(pool Pool) int {
 	if pool.GPU.Spare && !c.Store.PerReplica && c.Store.shared() {
 		return 1
@@ -46,7 +46,7 @@ func (c *Config) surge(pool Pool) int {
 func (p Pool) placement() components.Placement {
 	gpu := components.GPU{Count: p.GPU.Count, Vendor: p.GPU.Vendor, MIG: p.GPU.MIG, Product: p.GPU.Product}
 	if p.GPU.MIG == "" {
-		gpu.MinMiB = int(p.GPU.VRAMGiB * 1024 * 0.99) // people round
+		gpu.MinMiB = int(p.GPU.VRAMGiB * 1024 * 0.99) // vramGiB may be rounded up
 	}
 	return components.Placement{
 		GPU: gpu, NodeSelector: p.NodeSelector, Tolerations: p.Tolerations,
@@ -54,8 +54,8 @@ func (p Pool) placement() components.Placement {
 	}
 }
 
-// poolModels are the pool's models. Those of the same weights wait in the queue of the first one: Ollama loads the
-// weights once.
+// poolModels returns the pool's models. Models with the same weights share the queue of the first one, because Ollama
+// loads the weights once.
 func (c *Config) poolModels(name string) []components.Model {
 	var models []components.Model
 	plan, first := c.plans[name], map[string]string{}
@@ -74,7 +74,7 @@ func (c *Config) poolModels(name string) []components.Model {
 	return models
 }
 
-// lockedDigest is what models.lock.yaml says of a model that the store has.
+// lockedDigest returns the digest of a stored model in models.lock.yaml, or "".
 func (c *Config) lockedDigest(name string) string {
 	for _, m := range c.stored {
 		if m.Name == name {
@@ -84,8 +84,8 @@ func (c *Config) lockedDigest(name string) string {
 	return ""
 }
 
-// outputTokens limit a model's answers: by the pool's maxOutputTokens, else by the context, which no answer exceeds. A
-// Modelfile's own num_predict holds for requests that name no limit.
+// outputTokens returns the limits for a model's answers: the pool's maxOutputTokens, or else the context, which no
+// answer exceeds. A Modelfile's num_predict applies to requests that set no limit.
 func (c *Config) outputTokens(pool, model string, context int) components.OutputTokens {
 	limit := components.OutputTokens{Most: context}
 	if most := c.Pools[pool].MaxOutputTokens; most > 0 && (context == 0 || most < context) {
@@ -97,7 +97,7 @@ func (c *Config) outputTokens(pool, model string, context int) components.Output
 	return limit
 }
 
-// rocmImage is Ollama's image for AMD GPUs; empty where images.ollama has no tag to derive it from.
+// rocmImage returns Ollama's image for AMD GPUs, or "" if images.ollama has no tag from which to derive it.
 func (c *Config) rocmImage() string {
 	if c.Images.OllamaROCm != "" || strings.Contains(c.Images.Ollama, "@") {
 		return c.Images.OllamaROCm

@@ -23,7 +23,7 @@ import (
 //go:embed config.schema.json
 var SchemaJSON []byte
 
-// schemaNode is the part of the JSON schema that this package walks by itself.
+// schemaNode is the part of a JSON schema that this package reads.
 type schemaNode struct {
 	Description          string                 `json:"description"`
 	Properties           map[string]*schemaNode `json:"properties"`
@@ -57,7 +57,7 @@ func mustCompile() *jsonschema.Schema {
 	return compiler.MustCompile("config.schema.json")
 }
 
-// child is the node of an object's key, by name or by "any other key".
+// child returns the node of an object's key: a named property, or else additionalProperties.
 func (n *schemaNode) child(key string) *schemaNode {
 	if named, ok := n.Properties[key]; ok {
 		return named
@@ -68,7 +68,7 @@ func (n *schemaNode) child(key string) *schemaNode {
 	return nil
 }
 
-// at is the node that describes a place in a document.
+// at returns the node that describes a path in a document.
 func (n *schemaNode) at(path []string) *schemaNode {
 	for _, step := range path {
 		if n == nil {
@@ -86,8 +86,7 @@ func (n *schemaNode) at(path []string) *schemaNode {
 	return n
 }
 
-// checkShape reports every key that is unknown and every value of a wrong type or form, and removes them from the
-// document.
+// checkShape reports unknown keys and invalid values, and removes them from the document.
 func checkShape(document map[string]any) (problems []string) {
 	err := rootSchema.Validate(document)
 	if err == nil {
@@ -129,7 +128,7 @@ func isKind[T jsonschema.ErrorKind](e *jsonschema.ValidationError) bool {
 	return ok
 }
 
-// describe says what is wrong at one place, with the key, the value and the remedy.
+// describe returns what is wrong at one path, with the key, the value and the remedy.
 func describe(e *jsonschema.ValidationError, document map[string]any) []string {
 	path := e.InstanceLocation
 	node := rootNode.at(path)
@@ -160,14 +159,15 @@ func describe(e *jsonschema.ValidationError, document map[string]any) []string {
 			"%s: %s is not one of %s: use one of them (%s)", keyPath(path), value, encode(k.Want), phrase(node),
 		)}
 	case *kind.PropertyNames:
-		// The library leaves the place out here; the schema's own place says it: …#/properties/pools/propertyNames.
+		// The library does not report the path here. The schema's URL ends with it: …#/properties/pools/propertyNames.
 		place := strings.Split(e.SchemaURL, "/")
 		return []string{fmt.Sprintf(
-			"%s.%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, a letter first", place[len(place)-2], k.Property,
+			"%s.%s: the name is not allowed: use at most 30 of a-z, 0-9 and -, beginning with a letter",
+			place[len(place)-2], k.Property,
 		)}
 	case *kind.Not:
 		return []string{fmt.Sprintf(
-			"%s: %s is not pinned: name a version, so that every pod runs the same one", keyPath(path), value,
+			"%s: %s is not pinned: set a version, so that every pod runs the same one", keyPath(path), value,
 		)}
 	case *kind.MaxProperties:
 		return []string{fmt.Sprintf(
@@ -181,7 +181,7 @@ func describe(e *jsonschema.ValidationError, document map[string]any) []string {
 	}
 }
 
-// phrase is a node's description without its full stop, to stand in brackets.
+// phrase returns a node's description without its period, for use in parentheses.
 func phrase(n *schemaNode) string {
 	if n == nil {
 		return ""
@@ -189,7 +189,7 @@ func phrase(n *schemaNode) string {
 	return strings.TrimSuffix(n.Description, ".")
 }
 
-// suggest names the known key that an unknown one looks like, or all known keys.
+// suggest returns the known key that an unknown one resembles, or all known keys.
 func suggest(key string, node *schemaNode) string {
 	known := sortedKeys(node.Properties)
 	byLower := map[string]string{}
@@ -199,10 +199,10 @@ func suggest(key string, node *schemaNode) string {
 	if near := nearest.To(strings.ToLower(key), sortedKeys(byLower)); near != "" {
 		return fmt.Sprintf("did you mean %s?", byLower[near])
 	}
-	return "the keys here are " + strings.Join(known, ", ")
+	return "use one of " + strings.Join(known, ", ")
 }
 
-// removeWrong takes a wrong value out, so that what depends on the right ones can still be checked.
+// removeWrong removes an invalid value, so that the valid ones can still be checked.
 func removeWrong(e *jsonschema.ValidationError, document map[string]any) {
 	path := e.InstanceLocation
 	switch k := e.ErrorKind.(type) {
@@ -214,7 +214,7 @@ func removeWrong(e *jsonschema.ValidationError, document map[string]any) {
 		}
 	case *kind.Required, *kind.PropertyNames:
 	default:
-		// In a list the whole key goes: an item less would shift the others.
+		// In a list, remove the whole key: without the item, the others would shift.
 		for len(path) > 0 {
 			if parent, ok := lookup(document, path[:len(path)-1]).(map[string]any); ok {
 				delete(parent, path[len(path)-1])
@@ -225,7 +225,7 @@ func removeWrong(e *jsonschema.ValidationError, document map[string]any) {
 	}
 }
 
-// lookup is the value at a place, nil where there is none.
+// lookup returns the value at a path, or nil.
 func lookup(document any, path []string) any {
 	for _, step := range path {
 		switch container := document.(type) {
@@ -244,7 +244,7 @@ func lookup(document any, path []string) any {
 	return document
 }
 
-// keyPath writes a place as a person would: pools.chat.replicas.max, models[0].name.
+// keyPath formats a path for people: pools.chat.replicas.max, models[0].name.
 func keyPath(path []string) string {
 	var out strings.Builder
 	for _, step := range path {
@@ -270,8 +270,7 @@ func encode(value any) string {
 	return strings.TrimSpace(out.String())
 }
 
-// fillDefaults gives every key that has a default and is not set its default; an object that holds defaults comes into
-// being for them.
+// fillDefaults sets keys that are missing and have a default. It creates objects that hold defaults.
 func fillDefaults(document map[string]any) { fillObject(rootNode, document) }
 
 func fillObject(node *schemaNode, object map[string]any) {
@@ -312,7 +311,7 @@ func (n *schemaNode) holdsDefaults() bool {
 	return false
 }
 
-// Keys are the config's top-level keys, in order.
+// Keys returns the config's top-level keys, sorted.
 func Keys() []string {
 	keys := sortedKeys(rootNode.Properties)
 	sort.Strings(keys)

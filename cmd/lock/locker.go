@@ -16,7 +16,7 @@ import (
 	"ollama-k8s/internal/registryread"
 )
 
-// locker brings a lock up to date, or compares it.
+// locker updates a lock, or compares it with the registry.
 type locker struct {
 	lock     *lockfile.Lock
 	client   *registryread.Client
@@ -25,7 +25,7 @@ type locker struct {
 	progress io.Writer
 }
 
-// all tries every model, a line for each, and lists the failures.
+// all tries every model, prints a line for each, and returns one error with all failures.
 func (l *locker) all(ctx context.Context, models []model) error {
 	var failed []string
 	for i, m := range models {
@@ -38,12 +38,12 @@ func (l *locker) all(ctx context.Context, models []model) error {
 		fmt.Fprintln(l.progress, remark)
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("%d of %d models:%s", len(failed), len(models), strings.Join(failed, ""))
+		return fmt.Errorf("%d of %d models failed:%s", len(failed), len(models), strings.Join(failed, ""))
 	}
 	return nil
 }
 
-// one looks at one model. The remark is for its line; the error is for the list at the end.
+// one processes one model. The remark ends its line, and the error goes into the list at the end.
 func (l *locker) one(ctx context.Context, m model) (remark string, err error) {
 	if m.gguf != "" {
 		return l.fromFile(m)
@@ -53,10 +53,10 @@ func (l *locker) one(ctx context.Context, m model) (remark string, err error) {
 	var unreachable *registryread.Unreachable
 	if errors.As(err, &unreachable) && inCluster(m.from.Host) {
 		forward := fmt.Sprintf(
-			"%s is inside a cluster; forward a port and give REGISTRY=http://localhost:5000/library", m.from.Host,
+			"%s is inside a cluster: forward a port and pass REGISTRY=http://localhost:5000/library", m.from.Host,
 		)
 		if l.check || !known {
-			return "", fmt.Errorf("it could not be checked: %s (%w)", forward, err)
+			return "", fmt.Errorf("could not be checked: %s (%w)", forward, err)
 		}
 		return "kept: " + forward, nil
 	}
@@ -68,13 +68,13 @@ func (l *locker) one(ctx context.Context, m model) (remark string, err error) {
 	case known && entry.Digest == digest:
 		return "unchanged", nil
 	case l.check && !known:
-		return "missing", fmt.Errorf("%s has no entry, the registry has %s: run `make lock`", l.file, digest)
+		return "missing", fmt.Errorf("%s has no entry, but the registry has %s: run `make lock`", l.file, digest)
 	case l.check && entry.Digest == "":
-		return "no digest", fmt.Errorf("%s has no digest for it, the registry has %s: run `make lock`", l.file, digest)
+		return "no digest", fmt.Errorf("%s has no digest, but the registry has %s: run `make lock`", l.file, digest)
 	case l.check:
 		return "changed", fmt.Errorf(
-			"%s has %s, the registry %s: run `make lock` to take it over, or restore the registry's", l.file, entry.Digest,
-			digest,
+			"%s has %s, but the registry has %s: run `make lock` to accept it, or restore the old model in the registry",
+			l.file, entry.Digest, digest,
 		)
 	}
 	fresh, err := l.fromRegistry(ctx, m.from, manifest)
@@ -83,12 +83,12 @@ func (l *locker) one(ctx context.Context, m model) (remark string, err error) {
 	}
 	l.lock.Models[m.name] = fresh
 	if known && entry.Digest != "" {
-		return fmt.Sprintf("changed: was %s is %s, %s", entry.Digest, digest, summary(fresh)), nil
+		return fmt.Sprintf("changed from %s to %s, %s", entry.Digest, digest, summary(fresh)), nil
 	}
 	return fmt.Sprintf("new %s, %s", digest, summary(fresh)), nil
 }
 
-// inCluster tells the name of a Kubernetes Service.
+// inCluster reports whether host is the name of a Kubernetes Service.
 func inCluster(host string) bool {
 	name, _, _ := strings.Cut(host, ":")
 	return strings.HasSuffix(name, ".svc") || strings.Contains(name, ".svc.")
@@ -102,14 +102,14 @@ func summary(m lockfile.Model) string {
 	return fmt.Sprintf("%s %d layers, %s", m.Architecture, m.Layers, size)
 }
 
-// fromRegistry reads the parts of a model that its entry is made from.
+// fromRegistry makes a model's entry from its layers.
 func (l *locker) fromRegistry(
 	ctx context.Context, from registryread.Model, manifest *registryread.Manifest,
 ) (lockfile.Model, error) {
 	weights, ok := manifest.Layer(registryread.TypeWeights)
 	if !ok {
 		return lockfile.Model{}, fmt.Errorf(
-			"it has no weights (no layer of type %s): name a model that Ollama runs here, not in a cloud",
+			"the model has no weights (no layer of type %s): use a model that runs locally, not in Ollama's cloud",
 			registryread.TypeWeights,
 		)
 	}
@@ -144,7 +144,7 @@ func (l *locker) fromRegistry(
 			Parser string `json:"parser"`
 		}
 		if err := json.Unmarshal(text, &config); err != nil {
-			return lockfile.Model{}, fmt.Errorf("its config cannot be read: %w", err)
+			return lockfile.Model{}, fmt.Errorf("the model's config cannot be parsed: %w", err)
 		}
 		with.Parser = config.Parser
 	}
@@ -152,7 +152,7 @@ func (l *locker) fromRegistry(
 	return entry, nil
 }
 
-// fromFile takes the figures from a file on this machine.
+// fromFile reads the figures from a local file.
 func (l *locker) fromFile(m model) (remark string, err error) {
 	header, err := ggufread.Open(m.gguf)
 	if err != nil {
@@ -170,7 +170,7 @@ func (l *locker) fromFile(m model) (remark string, err error) {
 		return "unchanged", nil
 	case l.check:
 		return "changed", fmt.Errorf(
-			"%s has other figures than %s: run `make lock` with the same GGUF=NAME=FILE", l.file, m.gguf,
+			"%s has figures other than %s: run `make lock` with the same GGUF=NAME=FILE", l.file, m.gguf,
 		)
 	}
 	l.lock.Models[m.name] = fresh

@@ -13,16 +13,16 @@ import (
 	"ollama-k8s/internal/lockfile"
 )
 
-const usage = `Writes, for each model that a stack pulls, its digest and the figures that its memory is planned from
-into models.lock.yaml. Nothing is downloaded but the manifest, the template and the header of the
-weights. A model whose digest is the same keeps its entry; so does one that no stack names any more.
-Proxies are taken from the environment. No cluster and no Pulumi CLI are needed.
+const usage = `Writes models.lock.yaml: for each model that a stack pulls, its digest and the figures from which its
+memory is planned. Downloads only the manifest, the template and the header of the weights. A model
+keeps its entry if its digest has not changed, or if no stack names it any more. Proxies come from the
+environment. You need neither a cluster nor the Pulumi CLI.
 
 usage: lock [-stack NAME]... [-config FILE] [-check] [-registry URL] [-ca FILE] [-gguf NAME=FILE]... [-o FILE]
 
 `
 
-// options are what the flags say.
+// options holds the values of the flags.
 type options struct {
 	stacks   []string
 	config   string
@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	return failed
 }
 
-// read is the lock in a file; none where there is no file.
+// read returns the lock in a file. A missing file is an empty lock.
 func read(path string) (*lockfile.Lock, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -117,7 +117,7 @@ func TestAChangedTagIsTakenOverAndTheOtherEntriesStay(t *testing.T) {
 
 	progress, err := lock(t)
 	require.NoError(t, err)
-	assert.Contains(t, progress, "changed: was "+old+" is "+fresh)
+	assert.Contains(t, progress, "changed from "+old+" to "+fresh)
 	models := written(t).Models
 	assert.Equal(t, fresh, models["tiny:latest"].Digest)
 	assert.Equal(t, 4096, models["tiny:latest"].Context)
@@ -148,8 +148,8 @@ func TestCheckTellsEveryDifferenceAndWritesNothing(t *testing.T) {
 	require.NoError(t, os.WriteFile("Pulumi.b.yaml", []byte("config:\n"+from(r, "[{name: added}]")), 0o600))
 
 	progress, err := lock(t, "-check")
-	require.ErrorContains(t, err, "3 of 4 models:")
-	assert.ErrorContains(t, err, "\n  moved:latest: models.lock.yaml has "+old+", the registry "+fresh)
+	require.ErrorContains(t, err, "3 of 4 models failed:")
+	assert.ErrorContains(t, err, "\n  moved:latest: models.lock.yaml has "+old+", but the registry has "+fresh)
 	assert.ErrorContains(t, err, "\n  added:latest: models.lock.yaml has no entry")
 	assert.ErrorContains(t, err, "\n  bare:latest: models.lock.yaml has no digest")
 	assert.Contains(t, progress, "same:latest  "+r.host()+"  unchanged\n")
@@ -188,11 +188,11 @@ func TestAllModelsAreTriedAndTheFailuresListed(t *testing.T) {
 	r.push(t, "page:latest", part{registryread.TypeWeights, "<html>a portal's page</html>"})
 	project(t, map[string]string{"a": from(r, "[{name: absent}, {name: cloud}, {name: page}, {name: tiny}]")})
 	progress, err := lock(t)
-	require.ErrorContains(t, err, "3 of 4 models:")
-	assert.ErrorContains(t, err, "absent:latest: "+r.URL+"/v2/library/absent/manifests/latest: there is no such model")
-	assert.ErrorContains(t, err, "cloud:latest: it has no weights")
+	require.ErrorContains(t, err, "3 of 4 models failed:")
+	assert.ErrorContains(t, err, "absent:latest: "+r.URL+"/v2/library/absent/manifests/latest: the model does not exist")
+	assert.ErrorContains(t, err, "cloud:latest: the model has no weights")
 	assert.ErrorContains(t, err, "page:latest: ")
-	assert.ErrorContains(t, err, "no GGUF file")
+	assert.ErrorContains(t, err, "not a readable GGUF file")
 	assert.Contains(t, progress, "[1/4] absent:latest  "+r.host()+"  failed\n")
 	assert.Len(t, written(t).Models, 1, "what could be read is written")
 }
@@ -229,7 +229,7 @@ func TestAnEntryIsKeptWhereItsRegistryIsInsideACluster(t *testing.T) {
 	})
 	_, err := lock(t)
 	require.ErrorContains(
-		t, err, "forward a port and give REGISTRY=http://localhost:5000/library", "there is no entry to keep",
+		t, err, "forward a port and pass REGISTRY=http://localhost:5000/library", "there is no entry to keep",
 	)
 	_, err = lock(t, "-registry", r.URL+"/library")
 	require.NoError(t, err)
@@ -239,12 +239,12 @@ func TestAnEntryIsKeptWhereItsRegistryIsInsideACluster(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(
 		t, progress,
-		"kept: registry.models.svc.invalid:5000 is inside a cluster; forward a port and give "+
+		"kept: registry.models.svc.invalid:5000 is inside a cluster: forward a port and pass "+
 			"REGISTRY=http://localhost:5000/library\n",
 	)
 	assert.Equal(t, before, written(t))
 	_, err = lock(t, "-check")
-	require.ErrorContains(t, err, "tiny:latest: it could not be checked")
+	require.ErrorContains(t, err, "tiny:latest: could not be checked")
 }
 
 func TestAnUnreachableRegistryElsewhereIsAFailure(t *testing.T) {
@@ -296,15 +296,15 @@ func TestFiguresCanComeFromAFile(t *testing.T) {
 		"llama.context_length": uint32(4096),
 	}), 0o600))
 	_, err = lock(t, "-check", "-gguf", "tiny=files/tiny.gguf")
-	require.ErrorContains(t, err, "other figures than files/tiny.gguf")
+	require.ErrorContains(t, err, "figures other than files/tiny.gguf")
 }
 
 func TestWrongFlagsAreRefusedWithTheRemedy(t *testing.T) {
 	project(t, map[string]string{"a": "  ollama-k8s:models: [{name: 'a/b/c/d'}]\n"})
 	for args, part := range map[string]string{
-		"tiny":                                "takes flags only",
-		"-stack a -stack b -config c":         "give one of them",
-		"-gguf tiny":                          "give NAME=FILE",
+		"tiny":                                "takes only flags",
+		"-stack a -stack b -config c":         "pass one -stack or none",
+		"-gguf tiny":                          "use NAME=FILE",
 		"-registry localhost":                 "HOST[:PORT]/NAMESPACE",
 		"-registry http://localhost:5000/a/b": "HOST[:PORT]/NAMESPACE",
 		"-stack none":                         "Pulumi.none.yaml",
@@ -319,5 +319,5 @@ func TestWrongFlagsAreRefusedWithTheRemedy(t *testing.T) {
 	assert.NoFileExists(t, lockfile.Name)
 	require.NoError(t, os.Remove("Pulumi.a.yaml"))
 	_, err := lock(t)
-	require.ErrorContains(t, err, "no Pulumi.*.yaml here")
+	require.ErrorContains(t, err, "no Pulumi.*.yaml in this folder")
 }

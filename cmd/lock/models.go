@@ -14,18 +14,18 @@ import (
 	"ollama-k8s/stacks"
 )
 
-// model is one that is asked for, once, whichever stacks name it.
+// model is a model to look up. Several stacks may name it.
 type model struct {
-	// name as the lock has it.
+	// name is its key in the lock.
 	name string
-	// from is where to ask.
+	// from is its place in a registry.
 	from registryread.Model
-	// gguf is the file to take the figures from instead; empty for none.
+	// gguf is a local file from which to read the figures instead. Empty: none.
 	gguf string
 }
 
-// models are those that the stacks pull, by name, and those of -gguf. Where stacks differ in the registry, the first
-// one's counts: a mirror has the same bytes.
+// models returns the models that the stacks pull and those of -gguf, sorted by name. If stacks use different registries
+// for a model, the first one counts: a mirror has the same bytes.
 func (o options) models() ([]model, error) {
 	files, err := o.files()
 	if err != nil {
@@ -65,12 +65,12 @@ func (o options) files() ([]string, error) {
 	}
 	files, err := filepath.Glob("Pulumi.*.yaml")
 	if err == nil && len(files) == 0 {
-		err = errors.New("there is no Pulumi.*.yaml here: call it in the project's folder, or give -config FILE")
+		err = errors.New("no Pulumi.*.yaml in this folder: run the command in the project's folder, or pass -config FILE")
 	}
 	return files, err
 }
 
-// modelsOf reads no more of a stack file than it needs: what else is wrong in it is for the program to say.
+// modelsOf reads only the keys that it needs. The Pulumi program reports other errors in a stack file.
 func modelsOf(file, registry string) ([]model, error) {
 	values, err := stacks.ReadFile(file, stacks.Project)
 	if err != nil {
@@ -94,7 +94,7 @@ func modelsOf(file, registry string) ([]model, error) {
 		store.Registry, store.Insecure = strings.TrimSuffix(strings.TrimPrefix(host, "https://"), "/"), plain
 		if strings.Count(store.Registry, "/") != 1 {
 			return nil, fmt.Errorf(
-				"-registry %s: give [http://|https://]HOST[:PORT]/NAMESPACE, for instance http://localhost:5000/library", registry,
+				"-registry %s: use [http://|https://]HOST[:PORT]/NAMESPACE, for instance http://localhost:5000/library", registry,
 			)
 		}
 	}

@@ -1,4 +1,4 @@
-// Command plan prints how the memory of a stack's GPUs is used, from the config and models.lock.yaml alone.
+// Command plan prints how a stack uses the memory of its GPUs. It reads only the config and models.lock.yaml.
 package main
 
 import (
@@ -9,9 +9,10 @@ import (
 	"ollama-k8s/stacks"
 )
 
-const usage = `Prints, for each pool of a stack, the memory of every model, how many stay loaded together, and the
-settings that follow. No cluster, no network and no Pulumi CLI are needed. A config that does not fit is
-refused with the arithmetic. Figures are GiB.
+const usage = `Prints, for each pool of a stack, the memory of each model, how many models stay loaded together, and
+the resulting settings. If the models do not fit, prints the arithmetic and fails. Figures are in GiB.
+You need no cluster, no network and no Pulumi CLI.
+
 `
 
 func main() {

@@ -1,4 +1,5 @@
-// Command render prints the Kubernetes objects of a stack as YAML, secrets redacted, with no cluster and no Pulumi CLI.
+// Command render prints the Kubernetes objects of a stack as YAML, with secrets redacted. It needs neither a cluster
+// nor the Pulumi CLI.
 package main
 
 import (
@@ -10,8 +11,9 @@ import (
 	"ollama-k8s/stacks"
 )
 
-const usage = `Prints the Kubernetes objects of a stack as YAML, secrets redacted. No cluster and no Pulumi CLI are
-needed. Generated names end in a hash of the object's content, where Pulumi adds a random suffix.
+const usage = `Prints the Kubernetes objects of a stack as YAML, with secrets redacted. You need neither a cluster nor
+the Pulumi CLI. Generated names end in a hash of the object's content. Pulumi adds a random suffix instead.
+
 `
 
 func main() {
@@ -20,7 +22,7 @@ func main() {
 		if err != nil {
 			return err
 		}
-		// The same check that Deploy begins with, without the engine's wrapping around its message.
+		// Deploy begins with the same check, but the engine wraps its error.
 		if _, err := stacks.Load(values, os.DirFS(".")); err != nil {
 			return err
 		}

@@ -1,10 +1,10 @@
--- The memory of request bodies. A body that does not fit into HAProxy's ordinary buffer reserves its size before it is read, and gives it back
--- when the server answers or the request ends. What does not fit into the budget is refused, so that the pod's memory is enough by
--- arithmetic. A team reserves half of the budget at most.
+-- Memory for request bodies. A body that does not fit into HAProxy's ordinary buffer reserves its size before it is
+-- read, and releases it when the server answers or the request ends. Bodies that exceed the budget are rejected, so
+-- that the pod's memory always suffices. A team can reserve at most half of the budget.
 --
 -- Loaded once for all threads.
 
-local ORDINARY = 12 * 1024 -- bytes that leave a buffer of 16 KiB unfilled, whatever HAProxy keeps of it for itself
+local ORDINARY = 12 * 1024 -- bytes that always fit into a buffer of 16 KiB, of which HAProxy keeps a part for itself
 
 local held, by_team = 0, {}
 
@@ -15,8 +15,8 @@ local function change(txn, team, to)
   txn:set_var("txn.body_held", to)
 end
 
--- hold BUDGET MOST reserves room for the body, in bytes, or sets txn.no_room. A body that does not say its length, and has filled the buffer,
--- may become the largest.
+-- hold BUDGET MOST reserves memory for the body, or sets txn.no_room. Both arguments are in bytes. A body without a
+-- length that has filled the buffer reserves MOST, because it may become that large.
 core.register_action("hold", { "http-req" }, function(txn, budget, most)
   local size = math.tointeger(tonumber(txn.f:req_hdr("content-length") or ""))
   if not size then
@@ -34,7 +34,7 @@ core.register_action("hold", { "http-req" }, function(txn, budget, most)
   change(txn, team, size)
 end, 2)
 
--- fit reserves what the body really is, now that it is here.
+-- fit changes the reservation to the real size of the body, which has arrived now.
 core.register_action("fit", { "http-req" }, function(txn)
   if (txn:get_var("txn.body_held") or 0) > 0 then
     change(txn, txn:get_var("txn.team"), txn.f:req_body_len())

@@ -1,5 +1,6 @@
--- A renewed certificate is taken over without a restart. The kubelet renews the mounted files of front.tlsSecret about a minute after the
--- Secret changes; HAProxy's own command line, a socket that only this container has, exchanges the certificate in place.
+-- Loads a renewed certificate without a restart. The kubelet updates the mounted files of front.tlsSecret about a
+-- minute after the Secret changes. This script then replaces the certificate through HAProxy's command line, on a
+-- socket that only this container has.
 --
 -- Loaded once for all threads.
 
@@ -38,12 +39,14 @@ core.register_task(function()
     core.sleep(SECONDS)
     local now = read()
     if now and now ~= known then
-      local answer = command("set ssl cert @front/certificate <<\n" .. now) .. command("commit ssl cert @front/certificate")
+      local answer = command("set ssl cert @front/certificate <<\n" .. now)
+        .. command("commit ssl cert @front/certificate")
       local done = answer:find("Success!", 1, true) ~= nil
       if done then
         known = now
       else
-        command("abort ssl cert @front/certificate") -- a key that does not match yet: both files change at once, so the next look has both
+        -- The key does not match yet. Both files change at once, so the next check reads both.
+        command("abort ssl cert @front/certificate")
       end
       core.log(done and core.notice or core.err, '{"event":"front.tlsSecret was renewed","ok":' .. tostring(done) .. "}")
     end

@@ -1,8 +1,9 @@
 #!/bin/sh
 # A preStop hook: drain.sh PORT LIMIT [TABLE...]
 #
-# Returns once no client has been connected to PORT for three seconds in a row, or after LIMIT seconds. Ollama cuts its streams on SIGTERM,
-# so the signal must come after the last answer. TABLE is where the kernel lists connections (default: /proc/net/tcp and tcp6).
+# Returns when no client has been connected to PORT for three seconds in a row, or after LIMIT seconds. Ollama cuts its
+# streams on SIGTERM, so the signal must come after the last answer. Each TABLE is a file in which the kernel lists
+# connections (default: /proc/net/tcp and tcp6).
 set -eu
 
 port=$(printf '%04X' "$1")
@@ -10,7 +11,8 @@ limit=$2
 shift 2
 [ "$#" -gt 0 ] || set -- /proc/net/tcp /proc/net/tcp6
 
-# connected: is anyone connected to our port? Fields: slot local:port remote:port state; 01 is ESTABLISHED.
+# connected succeeds if a client is connected to the port. The fields are slot, local:port, remote:port and state; 01 is
+# ESTABLISHED.
 connected() {
   for table in "$@"; do
     [ -r "$table" ] || continue
@@ -23,8 +25,9 @@ connected() {
   return 1
 }
 
-# Endpoints and the front's resolver forget this pod within a few seconds of its deletion; until then requests still arrive and are
-# answered. 8 s: the front asks DNS every 2 s, which may answer from a cache for 5 s.
+# The Endpoints and the front's resolver drop this pod within a few seconds of its deletion. Until then requests still
+# arrive and are answered. Wait at least 8 s, because the front asks DNS every 2 s, which may answer from a cache for 5
+# s.
 waited=0
 quiet=0
 while [ "$waited" -lt "$limit" ]; do

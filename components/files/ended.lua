@@ -1,8 +1,10 @@
--- Tells the files below when a request ends, however it ends: one filter for all of them, since each filter costs every request some 50 µs.
+-- Calls the functions in Ended when a request ends, for whatever reason. All scripts share this filter, because each
+-- filter costs every request about 50 µs.
 --
--- Loaded once for all threads, before those that use it.
+-- Loaded once for all threads, before the scripts that use it.
 
-Ended = {} -- functions of the transaction, the channel that ends (there are two), and when the request began
+-- Each function gets the transaction, the channel that ends (a request has two), and the time when the request began.
+Ended = {}
 
 local Filter = { id = "ended", flags = filter.FLT_CFG_FL_HTX }
 Filter.__index = Filter

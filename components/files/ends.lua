@@ -1,10 +1,11 @@
--- A request may last front.maxSeconds. Then its stream ends with an error that clients understand, in the form of its API, and the server is
--- told to stop: its slot is free at once. A raised error is what ends a stream from a filter; HAProxy writes an alert for each.
+-- Ends a stream that lasts longer than front.maxSeconds with an error in the form of its API, which clients understand.
+-- The server is told to stop, so its slot is free at once. A filter can end a stream only by raising an error, for
+-- which HAProxy writes an alert.
 --
--- Loaded once per thread, before seal.lua, whose filter hands the responses over: each filter costs every request some 40 µs. Answers that are
--- not streamed end by "timeout server".
+-- Loaded once per thread, before seal.lua, whose filter passes the responses on: another filter would cost every
+-- request about 40 µs. Answers that are not streamed end by "timeout server".
 
-local message = "The answer took longer than a request may last here."
+local message = "The answer took longer than a request may last."
 local openai = 'data: {"error":{"message":"' .. message .. '","type":"server_error","param":null,"code":"request_too_long"}}\n\n'
 local ENDS = {
   ["/api/generate"] = '{"error":"' .. message .. '"}\n',
@@ -15,7 +16,8 @@ local ENDS = {
   ["/v1/messages"] = 'event: error\ndata: {"type":"error","error":{"type":"timeout_error","message":"' .. message .. '"}}\n\n',
 }
 
-Ends = {} -- each function gets the filter's own table, with began, the second in which the request came
+-- Each function gets the filter's own table. Its field began is the second in which the request arrived.
+Ends = {}
 
 function Ends.headers(own, txn, response)
   if not txn:get_var("txn.stream") then
@@ -28,7 +30,7 @@ function Ends.headers(own, txn, response)
   end
 end
 
--- payload is called for each piece that the server sends, about one for a token.
+-- payload is called for each piece that the server sends, about one per token.
 function Ends.payload(own, response)
   if core.now().sec - own.began < own.most then
     return

@@ -1,15 +1,16 @@
--- Fair between teams: start-time fair queueing. A team's next request stands one turn of virtual time behind its last; virtual time is the
--- turn that was served last. A team's hundred requests so take turns with another's first. HAProxy queues by priority class, then by time
--- plus an offset: the offset puts a request at its turn. There is one virtual time for each backend and priority class.
+-- Fairness between teams by start-time fair queueing. A team's next request gets the turn after its last one, but not
+-- before the turn that was served last, which is the virtual time. So a team with a hundred requests takes turns with a
+-- team that sends its first one. HAProxy queues by priority class, and then by time plus an offset: the offset puts a
+-- request at its turn. Each backend and priority class has its own virtual time.
 --
--- Loaded once for all threads: a few instructions for each request.
+-- Loaded once for all threads, because it runs only a few instructions for each request.
 
 local queues = {} -- by backend and class: origin in ms, turn, and each team's last turn
 
-local STEP = 4 -- ms between two turns: HAProxy's clock and the one that Lua sees differ by one
-local started = 0 -- queues so far
+local STEP = 4 -- ms between two turns, because HAProxy's clock and Lua's differ by up to 1 ms
+local started = 0 -- number of queues so far, for their ids
 
-local REACH = 400000 -- ms; HAProxy orders by times up to 524 s apart
+local REACH = 400000 -- ms; HAProxy compares times that are up to 524 s apart
 
 local function milliseconds()
   local now = core.now()
@@ -22,17 +23,17 @@ core.register_action("fair", { "http-req" }, function(txn)
   local now, queue = milliseconds(), queues[id]
   if not queue or txn.f:queue(backend) == 0 then
     started = started + 1
-    queue = { origin = now, turn = 0, last = {}, id = started } -- nobody waits: nobody is behind
+    queue = { origin = now, turn = 0, last = {}, id = started } -- the queue is empty, so all teams start equal
     queues[id] = queue
   end
   local turn = math.max(queue.turn, (queue.last[team] or -1) + 1)
   queue.last[team] = turn
   if now - queue.origin - turn * STEP > REACH then
-    queue.origin = now - turn * STEP -- a queue that was not empty for minutes; those who wait were first
+    queue.origin = now - turn * STEP -- the queue has not been empty for minutes; waiting requests stay first
   end
   txn:set_var("txn.turn", turn)
   txn:set_var("txn.turn_of", queue.id)
-  -- Where more than 250 turns a second are served for minutes on end, the rest of the queue is first come, first served.
+  -- If the queue serves more than 250 turns per second for minutes, requests beyond REACH are first come, first served.
   txn:set_priority_offset(math.min(queue.origin + turn * STEP - now, REACH))
 end)
 
@@ -44,7 +45,8 @@ core.register_action("served", { "http-res" }, function(txn)
   end
 end)
 
--- A request that no server answered, such as one whose client gave up, gives its turn back: its team owes nothing.
+-- A request that no server answered, for instance because its client left, gives its turn back, so that its team is not
+-- charged for it.
 table.insert(Ended, function(txn)
   if not txn:get_var("txn.turn") then
     return

@@ -1,6 +1,7 @@
--- Keys that are managed elsewhere: the Secret front.keysSecret has a line "SHA-256-in-hex team" for each. The kubelet renews the mounted file
--- about a minute after the Secret changes; it is read again here, so that a new key works and an old one ends without a restart. A line that
--- is none, or whose team the config does not have, is left out and told in the log: it cannot keep the front from starting.
+-- Keys that you manage elsewhere: the Secret front.keysSecret has a line "SHA-256-in-hex team" for each. The kubelet
+-- updates the mounted file about a minute after the Secret changes. This script reloads it, so that a new key works,
+-- and a removed one stops working, without a restart. It skips and counts lines that are malformed or whose team is not
+-- in the config, so they cannot keep the front from starting.
 --
 -- Loaded once for all threads.
 
@@ -15,9 +16,9 @@ for line in io.lines("/etc/haproxy/limits.map") do
   end
 end
 
-local keys, text = {}, nil -- team by hash; the file as it was read last
+local keys, text = {}, nil -- team by hash; the content of the file when it was last read
 
--- load returns a line for the log where there is something to tell.
+-- load reloads the file if it has changed, and then returns a line for the log.
 local function load()
   local file = io.open(PATH)
   local now = file and file:read("a") or ""

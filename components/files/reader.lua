@@ -1,27 +1,30 @@
--- The strict reader: it reads a request's body once, before anything is decided, and says what Ollama will read in it.
+-- The strict reader reads a request's body once, before any decision, and reports what Ollama will read from it.
 --
--- Ollama decodes with Go's encoding/json: of two members with one name the last wins, names match whatever their case, escapes are decoded,
--- and what follows the first value is ignored. A body that could be read in another way is refused, so that the model that HAProxy judges is
--- the model that answers. Only the members of the top level and of "options" are looked at; everything else is skipped at memchr's speed.
+-- Ollama decodes with Go's encoding/json: of several members with the same name the last one wins, names match in any
+-- case, escapes are decoded, and everything after the first value is ignored. The reader rejects a body that can be
+-- read in another way, so that the model that HAProxy judges is the model that answers. It looks only at the members of
+-- the top level and of "options", and skips everything else at the speed of memchr.
 --
--- Loaded once per thread. It reads windows of 64 KiB, and yields after eight of them or some thousand brackets and strings, so that no body
--- holds up the streams of its thread. A yield is a turn of HAProxy's loop, so a body of 1 MiB gets a few only.
+-- Loaded once per thread. It reads windows of 64 KiB and yields after eight of them, or after a few thousand brackets
+-- and strings, so that no body holds up the streams of its thread. A yield is a turn of HAProxy's loop, so a body of 1
+-- MiB gets only a few.
 --
--- Sets, for a body that can be judged: txn.model; txn.stream and txn.structured (booleans); txn.num_ctx; txn.asked_tokens (the smallest
--- limit of output tokens); txn.bad_limit (the name of one that is no limit); txn.refused (the name of a member that no request may have);
--- and, last, txn.body_read. Sets txn.body_error otherwise. Whatever goes wrong in here, txn.body_read is not set, and haproxy.cfg refuses the request.
+-- For a body that it accepts, the reader sets txn.model; txn.stream and txn.structured (booleans); txn.num_ctx;
+-- txn.asked_tokens (the smallest limit of output tokens); txn.bad_limit (the name of an invalid limit); txn.refused
+-- (the name of a member that no request may have); and, last, txn.body_read. Otherwise it sets txn.body_error. If
+-- anything fails in here, txn.body_read is not set, and haproxy.cfg rejects the request.
 
 local find, byte, sub, lower = string.find, string.byte, string.sub, string.lower
 
 local WINDOW = 64 * 1024 -- bytes
-local WINDOWS = 8 -- between two yields: 5 ms of the slowest input
+local WINDOWS = 8 -- windows between two yields: 5 ms of the slowest input
 local BURST = 20000 -- steps between two yields: 5 ms
-local LARGE = 1024 * 1024 -- a thread reads one body over this size at a time: each is copied into Lua's memory
-local STEPS = 2000000 -- brackets, strings and escaped quotes: 0.5 s of work, ten times what a chat of 32 MiB has
+local LARGE = 1024 * 1024 -- bytes; a thread reads one larger body at a time, because each is copied into Lua's memory
+local STEPS = 2000000 -- brackets, strings and escaped quotes: 0.5 s of work, ten times as many as in a chat of 32 MiB
 local MEMBERS = 4096 -- of the top level and of options; clients send 30
-local DEPTH = 10000 -- encoding/json's own limit
-local TEXT = 512 -- bytes of a name that is looked at; the longest known one is 126 in escapes
-local TAIL = 4096 -- bytes of white space after the value; seal.lua takes as much
+local DEPTH = 10000 -- as in encoding/json
+local TEXT = 512 -- bytes of a name that the reader looks at; the longest known name has 126 when escaped
+local TAIL = 4096 -- bytes of white space after the value, as in seal.lua
 
 -- uncounted has HAProxy not count the instructions until the next yield, which makes each of them cost twice as much. It counts to
 -- interrupt what runs too long; this file yields by itself.
@@ -35,12 +38,16 @@ local function set(names)
   return all
 end
 
-local TOP = set("model options keep_alive shift stream format response_format output_format text max_tokens max_completion_tokens max_output_tokens")
+local TOP = set(
+  "model options keep_alive shift stream format response_format output_format text "
+    .. "max_tokens max_completion_tokens max_output_tokens"
+)
 local OPTIONS = set("num_ctx num_predict num_gpu num_batch num_thread main_gpu use_mmap draft_num_predict")
--- These reload or unload the model for everybody. num_ctx may name the context that the model has.
+-- These reload or unload the model for everybody. num_ctx is not among them: it may name the context that the model
+-- has.
 local RELOAD = set("num_gpu num_batch num_thread main_gpu use_mmap draft_num_predict keep_alive shift")
 local STRUCTURE = set("format response_format output_format text")
--- The members that limit the output tokens, by path. Ollama ignores max_completion_tokens; clients of OpenAI send it.
+-- The members that limit output tokens, by path. Ollama ignores max_completion_tokens, but OpenAI clients send it.
 local LIMITS = {
   ["/v1/chat/completions"] = set("max_tokens max_completion_tokens"),
   ["/v1/completions"] = set("max_tokens"),
@@ -49,7 +56,8 @@ local LIMITS = {
 }
 local NONE = {}
 
--- Two characters beyond ASCII fold to ASCII letters in Unicode's simple folding, which encoding/json uses: the Kelvin sign and the long s.
+-- encoding/json uses the simple case folding of Unicode, in which two characters beyond ASCII fold to ASCII letters:
+-- the Kelvin sign and the long s.
 local function fold(name)
   name = lower(name)
   if find(name, "[\xe2\xc5]") then
@@ -60,7 +68,7 @@ end
 
 local ESCAPES = { ['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
 
--- unescape decodes the inside of a JSON string; nil if an escape is none.
+-- unescape decodes the inside of a JSON string. It returns nil for an invalid escape.
 local function unescape(text)
   local out, at = {}, 1
   while true do
@@ -84,7 +92,7 @@ local function unescape(text)
           rune = 0x10000 + (rune - 0xD800) * 0x400 + (low - 0xDC00)
           at = at + 6
         else
-          rune = 0xFFFD -- half a pair, as encoding/json reads it
+          rune = 0xFFFD -- half of a surrogate pair, as encoding/json decodes it
         end
       end
       out[#out + 1] = utf8.char(rune)
@@ -97,10 +105,11 @@ local function unescape(text)
   end
 end
 
--- A reader's fields: body and its size; window, the part in hand; at, the next byte in it; read, how much of the body the window's end is;
--- turn, which counts windows; steps and members that are left; depth; error; and what it found.
+-- Fields of a reader: body, and its size; window, the current part of the body; at, the next byte in it; read, where in
+-- the body the window ends; turn, the number of windows so far; steps and members, which count down; depth; error; and
+-- what it found.
 
--- fill drops what was read and takes the next part of the body; false at its end.
+-- fill drops what was read and takes the next part of the body. It returns false at the end.
 local function fill(r)
   local from, to = r.read, math.min(r.read + WINDOW, r.size)
   if from >= to then
@@ -126,7 +135,7 @@ local function fail(r, error)
   return nil
 end
 
--- space moves to the next byte that is no white space, and returns it; nil at the end.
+-- space moves to the next byte that is not white space and returns it, or nil at the end.
 local function space(r)
   while true do
     local at = find(r.window, "[^ \t\n\r]", r.at)
@@ -143,7 +152,8 @@ end
 
 local RUN = string.rep("\\", 256)
 
--- escaped tells whether the byte after window[to] is escaped: an odd number of backslashes ends there. Each run is counted once.
+-- escaped reports whether the byte after window[to] is escaped, which an odd number of backslashes before it does. It
+-- counts each run of backslashes once.
 local function escaped(window, from, to)
   local at = to
   while at >= from and byte(window, at) == 92 do
@@ -157,9 +167,9 @@ local function escaped(window, from, to)
   return (to - at) % 2 == 1
 end
 
--- skip_dense moves from an escaped quote on, over those that follow it closely, at C's speed: up to the first quote with another byte than a
--- backslash before it, or the first that two backslashes stand before. Where the next of either is, is looked for once in a window. Slower
--- than a search for quotes where these are far apart.
+-- skip_dense skips escaped quotes that follow each other closely, at C's speed. It starts at an escaped quote and stops
+-- at the first quote after a byte other than a backslash, or the first after two backslashes. It searches for the next
+-- one of each kind once per window. If quotes are far apart, searching for each quote is faster.
 local function skip_dense(r, window, quote)
   if r.plain_turn ~= r.turn or r.plain < quote then
     r.plain, r.plain_turn = find(window, '[^\\]"', quote) or math.maxinteger, r.turn
@@ -168,7 +178,7 @@ local function skip_dense(r, window, quote)
     r.double, r.double_turn = find(window, '\\\\"', quote, true) or math.maxinteger, r.turn
   end
   if r.plain < r.double then
-    return r.plain + 1 -- that quote is next
+    return r.plain + 1 -- this kind comes first
   end
   local run = r.double < math.maxinteger and r.double or #window + 1
   while run > quote + 1 and byte(window, run - 1) == 92 do
@@ -177,15 +187,15 @@ local function skip_dense(r, window, quote)
   return run
 end
 
-local NEAR, DENSE = 8, 16 -- so many escaped quotes, each so near to the one before, are dense
+local NEAR, DENSE = 8, 16 -- DENSE escaped quotes, each within NEAR bytes of the one before
 
--- skip_string moves from behind an opening quote to behind the closing one.
+-- skip_string moves from after an opening quote to after the closing one.
 local function skip_string(r)
   local window, at, steps, near = r.window, r.at, r.steps, 0
   while true do
     local quote = find(window, '"', at, true)
     if not quote then
-      -- A backslash at the end belongs to what comes next.
+      -- Keep a backslash at the end of the window, because it belongs to the next byte.
       r.at, r.steps = escaped(window, at, #window) and #window or #window + 1, steps
       if not fill(r) then
         return fail(r, "not_json")
@@ -210,7 +220,8 @@ local function skip_string(r)
   end
 end
 
--- skip_nested moves from behind an opening bracket to behind the one that closes it. Go checks that brackets match; if they don't, it refuses.
+-- skip_nested moves from after an opening bracket to after its closing one. It does not compare their kinds: if they do
+-- not match, Go rejects the body.
 local function skip_nested(r)
   local depth, outside = r.depth + 1, r.depth
   local window, at, steps = r.window, r.at, r.steps
@@ -256,7 +267,7 @@ local function skip_nested(r)
   end
 end
 
--- text reads from behind an opening quote: the decoded string, or false if it is too long to be of interest.
+-- text reads from after an opening quote. It returns the decoded string, or false if it is too long to matter.
 local function text(r)
   if #r.window - r.at < TEXT + 2 then
     fill(r)
@@ -283,7 +294,7 @@ local function scalar(r)
   local found = find(r.window, "[,%]} \t\n\r]", r.at)
   local word = found and sub(r.window, r.at, found - 1) or ""
   if not found and r.read < r.size or #word > 64 then
-    return fail(r, "too_complex") -- no number of a client is that long
+    return fail(r, "too_complex") -- no client sends such a long number
   end
   if word ~= "true" and word ~= "false" and word ~= "null" and not find(word, "^-?%d+%.?%d*[eE]?[+-]?%d*$") then
     return fail(r, "not_json")
@@ -292,7 +303,7 @@ local function scalar(r)
   return word
 end
 
--- value reads what comes next: its kind, and the text of a string (if wanted) or scalar.
+-- value reads the next value. It returns its kind, and the text of a scalar or (if wanted) of a string.
 local function value(r, wanted)
   local char = space(r)
   if char == 34 then
@@ -315,7 +326,8 @@ local function value(r, wanted)
   return fail(r, "not_json")
 end
 
--- members reads from behind a { to behind its }, and calls each(r, name) before each value; name is nil for an unknown member.
+-- members reads from after a { to after its }, and calls each(r, name) before each value. name is nil for an unknown
+-- member.
 local function members(r, known, each)
   local seen = {}
   local char = space(r)
@@ -365,7 +377,8 @@ local function members(r, known, each)
   end
 end
 
--- limit takes down a limit of output tokens. Null and negative ones count as absent; 0 would be endless.
+-- limit records a limit of output tokens. A null or negative limit counts as none. 0 is invalid: it would mean an
+-- endless answer.
 local function limit(r, name, kind, word)
   local tokens = kind == "scalar" and word:match("^-?%d+$") and math.tointeger(tonumber(word))
   if not tokens or tokens == 0 then
@@ -432,7 +445,7 @@ local function member(r, name)
   return true
 end
 
--- read returns whether the body can be judged.
+-- read returns whether the body is accepted.
 local function read(r)
   if space(r) ~= 123 then
     return fail(r, "no_object")
@@ -450,7 +463,7 @@ local function read(r)
   return r.model ~= nil or fail(r, "no_model")
 end
 
--- Who reads a large body in this thread, and when it was last seen to: a client that leaves ends its reader without a word.
+-- The reader of a large body in this thread, and when it last made progress: if its client leaves, a reader just stops.
 local reading, seen = nil, 0
 
 local function milliseconds()
@@ -458,7 +471,7 @@ local function milliseconds()
   return now.sec * 1000 + now.usec // 1000
 end
 
--- Who waits to read one, in order of arrival: when each was last seen.
+-- Readers that wait for their turn, in order of arrival. Each holds the time when it was last seen.
 local line = {}
 
 local function await_turn()

@@ -1,21 +1,22 @@
--- The second line behind the reader, by construction: what HAProxy judged is written into the body as its last members. Of two members with
--- one name Go's decoder takes the last, whatever their case, so Ollama runs the judged model, and no more tokens than judged, whatever stood
--- before, even if the reader were wrong.
+-- The second line of defense after the reader: this filter writes what HAProxy judged into the body, as its last
+-- members. Of several members with the same name Go's decoder takes the last one, in any case of letters. So Ollama
+-- runs the judged model with at most the judged number of tokens, even if the reader were wrong.
 --
--- "Last" means before the brace that closes the first value, since the decoder stops there. That brace is found by reading the body once
--- more, by other code than the reader's, in pieces as they go on to the server. It does not go on before only white space is seen behind it.
--- What cannot be sealed does not reach the server whole: the raised error ends the request.
+-- "Last" means before the brace that closes the first value, because the decoder stops there. The filter finds this
+-- brace by reading the body again, with other code than the reader's, in the pieces that go on to the server. The brace
+-- does not go on before only white space is seen after it. A body that cannot be sealed never reaches the server
+-- completely: the filter raises an error, which ends the request.
 --
--- Loaded once per thread, as a filter of the front's requests; it hands the responses to ends.lua.
+-- Loaded once per thread, as a filter of the front's requests. It passes the responses to ends.lua.
 
 local find, byte, sub = string.find, string.byte, string.sub
 
 local PIECE = 64 * 1024 -- bytes read at a time
-local PIECES = 16 -- that go on to the server at a time; the streams of the thread go on in between
-local BURST = 20000 -- brackets and strings after which the rest waits: 5 ms
-local TAIL = 4096 -- bytes of white space after the value; reader.lua refuses more
+local PIECES = 16 -- pieces that go on to the server at a time, before the other streams of the thread run
+local BURST = 20000 -- brackets and strings at a time: 5 ms
+local TAIL = 4096 -- bytes of white space after the value; reader.lua rejects more
 
--- How a path names its limit of output tokens. Ollama merges a second "options" into the first.
+-- The limit of output tokens, by path. Ollama merges a second "options" into the first.
 local LIMITS = {
   ["/api/generate"] = ',"options":{"num_predict":%d}',
   ["/api/chat"] = ',"options":{"num_predict":%d}',
@@ -42,7 +43,7 @@ function Seal:http_headers(txn, message)
   if message.channel:is_resp() then
     Ends.headers(self, txn, message)
     return filter.CONTINUE
-  elseif not txn:get_var("txn.name") then -- it is set for requests that go to a model
+  elseif not txn:get_var("txn.name") then -- only requests to a model have a name
     return filter.CONTINUE
   end
   self.members = ',"model":' .. quote(txn:get_var("txn.model"))
@@ -60,7 +61,8 @@ end
 
 local RUN = string.rep("\\", 256)
 
--- backslashes counts those that end at a byte, and reaches no further back than from. The first are counted one by one: most runs are short.
+-- backslashes counts the backslashes that end at byte to, back to byte from at most. It counts the first ones one by
+-- one, because most runs are short.
 local function backslashes(piece, from, to)
   local at = to
   while at >= from and to - at < 256 and byte(piece, at) == 92 do
@@ -78,9 +80,10 @@ local function backslashes(piece, from, to)
   return to - at
 end
 
--- string_end returns the quote that ends the string that goes on at a byte; or, negative, an escaped one behind which to look again; or nil.
--- Escaped quotes with one backslash each are passed over at C's speed: the end is the first quote that another byte stands before, or one
--- of those that two backslashes stand before. Where the next of either is, it takes and returns again: each is looked for once.
+-- string_end returns the position of the quote that ends the string; or, negative, that of an escaped quote after which
+-- to search again; or nil. at is a byte in the string. It skips escaped quotes with one backslash each at C's speed:
+-- the string ends at the first quote after another byte, or at one after two backslashes. plain and double, which it
+-- also returns, are where the next one of each kind is, so that it searches for each once.
 local function string_end(piece, at, plain, double)
   if not plain or plain < at then
     plain = find(piece, '[^\\]"', at) or math.maxinteger
@@ -97,10 +100,10 @@ local function string_end(piece, at, plain, double)
   return backslashes(piece, at, quote - 1) % 2 == 0 and quote or -quote, plain, double
 end
 
-local NEAR, DENSE = 8, 16 -- so many escaped quotes, each so near to the one before, are dense
+local NEAR, DENSE = 8, 16 -- DENSE escaped quotes, each within NEAR bytes of the one before
 
--- leave_string reads on in a string and returns where it ends; or nil, with how many bytes of the next piece belong to an escape; and the
--- steps that it took.
+-- leave_string reads on in a string. It returns where the string ends, or nil; how many bytes of the next piece belong
+-- to an escape; and the number of steps.
 local function leave_string(piece, at)
   local steps, near, plain, double = 0, 0, nil, nil
   while true do
@@ -164,20 +167,20 @@ function Seal:close(piece)
   end
 end
 
--- begin checks that the body is an object; it is called until its first bytes are here.
+-- begin checks that the body is an object. It is called until the first byte that is not white space.
 function Seal:begin(piece)
   local first = find(piece, "[^ \t\n\r]")
   if first and byte(piece, first) ~= 123 then
-    error("the body is no JSON object")
+    error("the body is not a JSON object")
   end
   self.begun = first ~= nil
 end
 
--- seal writes the members before the brace at close, an offset from 1.
+-- seal writes the members before the brace at the offset close, which counts from 1.
 function Seal:seal(message, size, close)
   local rest = message:eom() and size > close and message:body(close, size - close) or ""
   if message:body(close - 1, 1) ~= "}" or not message:eom() or #rest > TAIL or find(rest, "[^ \t\n\r]") then
-    error("the body goes on behind its first value")
+    error("the body goes on after its first value")
   end
   if message:insert(self.members, close - 1) ~= #self.members then
     error("there is no room for the judged model")
@@ -185,14 +188,14 @@ function Seal:seal(message, size, close)
   self.sealed = true
 end
 
--- http_payload returns how many bytes go on to the server; the rest comes again.
+-- http_payload returns how many bytes go on to the server. HAProxy passes the others again.
 function Seal:http_payload(_, message)
   if message.channel:is_resp() then
     return Ends.payload(self, message)
   elseif self.sealed then
     return
   end
-  local size = message:input() -- with a byte or more for the trailers of a chunked body
+  local size = message:input() -- includes a byte or more for the trailers of a chunked body
   if size == 0 then
     return 0
   end

@@ -1,14 +1,16 @@
--- What the teams use and how long it takes, as Prometheus reads it. The counters are kept by the rules of haproxy.cfg, in the tables "teams"
--- and "usage"; how long requests take only their end tells, and that is taken down here. There are as many series as the config has teams and
--- models, whatever clients send.
+-- Usage by team and durations of requests, in Prometheus' format. The rules of haproxy.cfg keep the counters in the
+-- tables "teams" and "usage". Only the end of a request tells how long it took, so this script counts durations. The
+-- number of series depends on the teams and models of the config, not on what clients send.
 
--- Seconds, up to the 900 that a connection may be silent. A short answer takes one or two, a long one a minute.
+-- Bounds in seconds, up to the 900 for which a connection may be silent. A short answer takes one or two seconds, a
+-- long one a minute.
 local bounds = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900 }
-local durations = {} -- by pool/model: count, sum, and for each bound how many took no longer
+local durations = {} -- by pool/model: count, sum, and for each bound the requests that took no longer
 
--- A client that leaves counts too.
+-- Requests whose client leaves count too.
 table.insert(Ended, function(txn, channel, began)
-  local usage = channel:is_resp() and txn:get_var("txn.usage") -- team/pool/model, of requests that were let in to a queue
+  -- team/pool/model; only requests that reach a queue have it.
+  local usage = channel:is_resp() and txn:get_var("txn.usage")
   if not usage then
     return
   end
@@ -33,9 +35,9 @@ table.insert(Ended, function(txn, channel, began)
 end)
 
 local by_model = {
-  { name = "ollama_team_requests_total", help = "Requests of a team that were let in to a model's queue.", scale = 1 },
-  { name = "ollama_team_errors_total", help = "Those of them that ended with a status of 500 or more.", scale = 1 },
-  { name = "ollama_team_queue_seconds_total", help = "Seconds that they waited for a slot.", scale = 1000 },
+  { name = "ollama_team_requests_total", help = "Requests of a team that were admitted to the queue of a model.", scale = 1 },
+  { name = "ollama_team_errors_total", help = "Admitted requests of a team that ended with a status of 500 or more.", scale = 1 },
+  { name = "ollama_team_queue_seconds_total", help = "Seconds that admitted requests of a team waited for a slot.", scale = 1000 },
   { name = "ollama_team_first_byte_seconds_total", help = "Seconds from a slot to the server's first byte.", scale = 1000 },
 }
 
@@ -47,7 +49,7 @@ local function entries(table_name)
   return core.proxies[table_name].stktable:dump()
 end
 
--- The limits, as haproxy.cfg reads them: a team and a number on each line, 0 for none.
+-- The limits, as haproxy.cfg reads them: a team and a number per line, where 0 means no limit.
 local limits = {}
 for line in io.lines("/etc/haproxy/limits.map") do
   local team, limit = line:match("^(%S+) (%d+)$")
@@ -73,27 +75,27 @@ core.register_service("usage", "http", function(applet)
       end
     end
   end
-  family("ollama_team_refused_total", "counter", "Requests that were refused with 429: over the team's limit.")
+  family("ollama_team_refused_total", "counter", "Requests of a team that were rejected with 429 because of a limit of the team.")
   for team in pairs(entries("teams")) do
     table.insert(lines, string.format('ollama_team_refused_total{team="%s"} %d', quote(team), applet.c:table_gpc(team, 1, "teams")))
   end
-  family("ollama_team_requests_inflight", "gauge", "Requests of a team under way, waiting ones included.")
+  family("ollama_team_requests_inflight", "gauge", "Requests of a team in flight, including waiting ones.")
   for team, entry in pairs(entries("teams")) do
     table.insert(lines, string.format('ollama_team_requests_inflight{team="%s"} %d', quote(team), entry.conn_cur))
   end
 
-  family("ollama_team_requests_per_minute_limit", "gauge", "Requests per minute that a team may make; 0 for no limit.")
+  family("ollama_team_requests_per_minute_limit", "gauge", "Limit of requests per minute of a team; 0 means no limit.")
   for team, limit in pairs(limits) do
     table.insert(lines, string.format('ollama_team_requests_per_minute_limit{team="%s"} %d', quote(team), limit))
   end
 
-  family("ollama_front_failed_authentications_total", "counter", "Requests without a key or token that is valid.")
+  family("ollama_front_failed_authentications_total", "counter", "Requests without a valid key or token.")
   table.insert(lines, "ollama_front_failed_authentications_total " .. applet.c:table_gpc("all", 0, "all_failures"))
-  family("ollama_front_body_bytes", "gauge", "Memory that bodies of requests have reserved.")
+  family("ollama_front_body_bytes", "gauge", "Memory that request bodies have reserved.")
   table.insert(lines, "ollama_front_body_bytes " .. Held_bytes())
 
   local name = "ollama_request_duration_seconds"
-  family(name, "histogram", "Seconds from a request to the last byte of its answer, the queue included.")
+  family(name, "histogram", "Seconds from a request to the last byte of its answer, including the time in the queue.")
   for key, known in pairs(durations) do
     local pool, model = key:match("^([^/]+)/(.+)$")
     local labels = string.format('pool="%s",model="%s"', quote(pool), quote(model))

@@ -1,4 +1,4 @@
-// Package command is what the commands that read a stack file have in common.
+// Package command holds the flags and the error handling of the commands that read a stack file.
 package command
 
 import (
@@ -9,11 +9,11 @@ import (
 	"os"
 )
 
-// File is the stack file that a command was told of.
+// File names a stack and the path of its file.
 type File struct{ Stack, Path string }
 
-// Main runs a command that takes a stack file, by the flags -stack and -config, and prints to standard output. It exits
-// with 1 after an error.
+// Main parses the flags -stack and -config and calls run, which prints to standard output. After an error it exits with
+// status 1.
 func Main(name, usage string, run func(file File, out io.Writer) error) {
 	err := parseAndRun(name, usage, os.Args[1:], run)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
@@ -25,8 +25,8 @@ func Main(name, usage string, run func(file File, out io.Writer) error) {
 func parseAndRun(name, usage string, args []string, run func(File, io.Writer) error) error {
 	var file File
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.StringVar(&file.Stack, "stack", "", "the stack's `name`")
-	flags.StringVar(&file.Path, "config", "", "a stack `file` to use in place of Pulumi.NAME.yaml")
+	flags.StringVar(&file.Stack, "stack", "", "`name` of the stack")
+	flags.StringVar(&file.Path, "config", "", "read this stack `file` instead of Pulumi.NAME.yaml")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "%s\nusage: %s -stack NAME [-config FILE]\n\n", usage, name)
 		flags.PrintDefaults()
@@ -35,10 +35,10 @@ func parseAndRun(name, usage string, args []string, run func(File, io.Writer) er
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: the command takes flags only, see -help", flags.Arg(0))
+		return fmt.Errorf("unexpected argument %q: this command takes only flags: see -help", flags.Arg(0))
 	}
 	if file.Stack == "" {
-		return errors.New("which stack? give -stack NAME, or STACK=NAME to make")
+		return errors.New("-stack is missing: pass -stack NAME, or STACK=NAME to make")
 	}
 	if file.Path == "" {
 		file.Path = "Pulumi." + file.Stack + ".yaml"

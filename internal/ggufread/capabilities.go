@@ -7,17 +7,17 @@ import (
 	gguf "github.com/gpustack/gguf-parser-go"
 )
 
-// Package is what a model is published with beside its weights.
+// Package describes what a registry publishes with a model's weights.
 type Package struct {
-	// Template in Go's syntax; empty where there is none.
+	// Template is the prompt template in Go's syntax. Empty: the model has none.
 	Template string
-	// Parser is the name of Ollama's own parser for the model's answers; empty where there is none.
+	// Parser names Ollama's built-in parser for the model's answers. Empty: the model has none.
 	Parser string
-	// Projector tells that there is one, in a file of its own.
+	// Projector is true if the model has a projector in a separate file.
 	Projector bool
 }
 
-// What Ollama 0.17's own parsers can take from an answer.
+// The built-in parsers of Ollama 0.17 that find tool calls in an answer, and those that find its thinking.
 var (
 	parsesTools = []string{
 		"cogito", "deepseek3", "functiongemma", "glm-4.7", "glm-ocr", "harmony", "lfm2", "lfm2-thinking", "ministral",
@@ -30,14 +30,14 @@ var (
 	}
 )
 
-// Fields that a template names in its actions.
+// These match templates that use the field.
 var (
 	namesTools    = regexp.MustCompile(`{{[^}]*\.Tools\b`)
 	namesSuffix   = regexp.MustCompile(`{{[^}]*\.Suffix\b`)
 	namesThinking = regexp.MustCompile(`{{[^}]*\.Thinking\b`)
 )
 
-// Capabilities are what Ollama 0.17 will say that the model can do, in its words and order.
+// Capabilities returns what Ollama 0.17 reports that the model can do, in Ollama's words and order.
 func Capabilities(file *gguf.GGUFFile, with Package) []string {
 	architecture := file.Architecture().Architecture
 	can := []string{"completion"}
@@ -63,7 +63,7 @@ func Capabilities(file *gguf.GGUFFile, with Package) []string {
 	return can
 }
 
-// embeds tells a model that makes vectors of texts, and answers none, by the key that Ollama looks for.
+// embeds reports whether the model only computes embeddings. Ollama checks the same key.
 func embeds(file *gguf.GGUFFile) bool {
 	_, ok := file.Header.MetadataKV.Get(file.Architecture().Architecture + ".pooling_type")
 	return ok

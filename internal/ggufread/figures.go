@@ -12,24 +12,25 @@ import (
 )
 
 const (
-	// batch of tokens that Ollama evaluates at a time.
+	// batch is the number of tokens that Ollama evaluates at a time.
 	batch = 512
-	// graphContext is the context at which the graph is estimated; but for the mask it does not depend on it.
+	// graphContext is the context for which the graph is estimated. Only the attention mask depends on it.
 	graphContext = 4096
-	// maskPerToken of a batch for each token of context: four bytes, and two of its f16 copy.
+	// maskPerToken is the size in bytes of a batch's attention mask, for each token of context: 4 for each token of the
+	// batch, and 2 for its f16 copy.
 	maskPerToken = batch * (4 + 2)
-	// embeddingContext: an embedding model takes its whole context as one batch, without flash attention, so its graph
-	// grows with the square of the context. It is estimated at what it was trained for, but at no more than this, the
-	// context of a pool that states none.
+	// embeddingContext caps the context for which the graph of an embedding model is estimated, at the context of a pool
+	// that sets none. Such a model evaluates its whole context as one batch, without flash attention, so its graph grows
+	// with the square of the context.
 	embeddingContext = 8192
-	// f16 is the size of a number in the KV cache.
+	// f16 is the size in bytes of a number in the KV cache.
 	f16 = 2
-	// fileTypeMXFP4 is Ollama's number for it, which other readers know as an old variant of Q4_1.
+	// fileTypeMXFP4 is Ollama's file type for MXFP4. Other readers take this number for an old variant of Q4_1.
 	fileTypeMXFP4 = 4
 )
 
-// Figures are what a model's memory follows from. The digest and the capabilities are left empty. The error says what
-// the header lacks.
+// Figures returns the numbers from which a model's memory is calculated. It leaves the digest and the capabilities
+// empty. The error lists what the header lacks.
 func Figures(file *gguf.GGUFFile) (m lockfile.Model, err error) {
 	defer func() {
 		if broken := recover(); broken != nil {
@@ -38,7 +39,7 @@ func Figures(file *gguf.GGUFFile) (m lockfile.Model, err error) {
 	}()
 	a := file.Architecture()
 	if a.Type != "model" {
-		return m, fmt.Errorf("the file holds a %s, not a model: name the file of the model's weights", a.Type)
+		return m, fmt.Errorf("the file holds a %s, not a model: pass the file with the model's weights", a.Type)
 	}
 	m = lockfile.Model{
 		Bytes:        int64(file.TensorInfos.Bytes()),
@@ -73,7 +74,7 @@ func Figures(file *gguf.GGUFFile) (m lockfile.Model, err error) {
 	} {
 		if figure.value <= 0 {
 			lacks = append(lacks, fmt.Errorf(
-				"the GGUF header of architecture %q has no %s: its memory cannot be planned; state models[].vramGiB",
+				"the GGUF header of architecture %q has no %s, so the model's memory cannot be planned: set models[].vramGiB",
 				a.Architecture, figure.key,
 			))
 		}
@@ -85,7 +86,7 @@ func Figures(file *gguf.GGUFFile) (m lockfile.Model, err error) {
 	return m, nil
 }
 
-// heads are the attention heads of the layer that has most: hybrid models have layers without any.
+// heads returns the largest number of attention heads of any layer: hybrid models have layers without attention.
 func heads(file *gguf.GGUFFile, a gguf.GGUFArchitecture) int {
 	value, ok := file.Header.MetadataKV.Get(a.Architecture + ".attention.head_count")
 	if ok && value.ValueType == gguf.GGUFMetadataValueTypeArray {
@@ -94,7 +95,7 @@ func heads(file *gguf.GGUFFile, a gguf.GGUFArchitecture) int {
 	return int(a.AttentionHeadCount)
 }
 
-// cacheOfLayer is the KV cache of a token in one layer, in bytes, and whether the layer sees a window only.
+// cacheOfLayer returns the KV cache of one token in one layer, in bytes, and whether the layer sees only a window.
 func cacheOfLayer(a gguf.GGUFArchitecture, i int) (bytes int64, window bool) {
 	switch {
 	case a.AttentionKVFromStartLayerCount > 0 && i >= int(a.AttentionKVFromStartLayerCount):
@@ -118,8 +119,8 @@ func cacheOfLayer(a gguf.GGUFArchitecture, i int) (bytes int64, window bool) {
 	return int64(heads) * int64(key+value) * f16, window
 }
 
-// graph is the memory of a batch under way on one GPU that holds all layers. A model that answers has its mask left
-// out, see lockfile.Model; an embedding model's is within, as its batch is not one of 512.
+// graph returns the memory for evaluating a batch on one GPU that holds all layers. For a chat model it leaves out the
+// attention mask, see lockfile.Model. For an embedding model, whose batch is not 512 tokens, it includes the mask.
 func graph(file *gguf.GGUFFile, a gguf.GGUFArchitecture, m lockfile.Model) int64 {
 	estimate := func(context, batch int, options ...gguf.GGUFRunEstimateOption) int64 {
 		run := file.EstimateLLaMACppRun(append(options,
@@ -132,7 +133,7 @@ func graph(file *gguf.GGUFFile, a gguf.GGUFArchitecture, m lockfile.Model) int64
 		context := min(m.Context, embeddingContext)
 		return estimate(context, context)
 	}
-	// The logits of a whole batch are not in the estimate, and Ollama reserves them.
+	// Ollama reserves the logits of a whole batch, which the estimate leaves out.
 	return max(
 		estimate(graphContext, batch, gguf.WithFlashAttention())-graphContext*maskPerToken,
 		4*batch*int64(a.EmbeddingLength+a.VocabularyLength),

@@ -199,7 +199,7 @@ func TestAFetchThatFailsLeavesNothingBehind(t *testing.T) {
 	_, err := Fetch(1<<30, func(_, _ int64) ([]byte, error) { return nil, refused })
 	require.ErrorIs(t, err, refused)
 	_, err = Fetch(1<<30, func(from, to int64) ([]byte, error) { return bytes.Repeat([]byte("?"), int(to-from)), nil })
-	require.ErrorContains(t, err, "no GGUF file")
+	require.ErrorContains(t, err, "not a readable GGUF file")
 	left, err := os.ReadDir(os.Getenv("TMPDIR"))
 	require.NoError(t, err)
 	assert.Empty(t, left)

@@ -1,4 +1,4 @@
-// Package ggufread takes from a GGUF file's header what a model's memory follows from.
+// Package ggufread reads, from the header of a GGUF file, the numbers from which a model's memory is calculated.
 package ggufread
 
 import (
@@ -11,25 +11,26 @@ import (
 )
 
 const (
-	// firstRead of a remote file holds the whole header of a small model; a vocabulary of 128k words takes 8 MiB.
+	// firstRead is the size of the first read of a remote file, in bytes: the whole header of a small model. A vocabulary
+	// of 128k words takes 8 MiB.
 	firstRead = 4 << 20
-	// longestHeader is well above the largest, so that a broken file is not read whole.
+	// longestHeader is well above the largest known header. It keeps Fetch from reading the whole of a broken file.
 	longestHeader = 256 << 20
 )
 
-// Open reads the header of a file; of a model in several files, name any of them.
+// Open reads the header of a GGUF file. If a model has several files, pass any of them.
 func Open(path string) (*gguf.GGUFFile, error) {
 	file, err := parse(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: give a GGUF file of a model", path, err)
+		return nil, fmt.Errorf("%s: %w: pass the GGUF file of a model", path, err)
 	}
 	return file, nil
 }
 
-// Fetch reads the header of a file of size bytes that is elsewhere; read returns its bytes from (included) to
-// (excluded). Headers do not say how long they are, so it asks for more until one is whole.
+// Fetch reads the header of a remote file of size bytes. read returns the bytes in [from, to). A header does not state
+// its length, so Fetch reads more until the header is complete.
 func Fetch(size int64, read func(from, to int64) ([]byte, error)) (*gguf.GGUFFile, error) {
-	// The parser wants a file of the full size: a sparse one takes no more than the header on the disk.
+	// The parser needs a file of the full size. A sparse file takes only the header's size on the disk.
 	local, err := os.CreateTemp("", "header-*.gguf")
 	if err != nil {
 		return nil, err
@@ -48,12 +49,13 @@ func Fetch(size int64, read func(from, to int64) ([]byte, error)) (*gguf.GGUFFil
 			return nil, err
 		}
 		file, err := parse(local.Name())
-		// What is not there yet reads as zeros: a header that ends behind them is not whole, whatever it says.
+		// Parts that are not fetched yet read as zeros, so a header that ends beyond the fetched part is incomplete even if
+		// it parses.
 		if err == nil && file.TensorDataStartOffset <= want {
 			return file, nil
 		}
 		if errors.Is(err, gguf.ErrGGUFFileInvalidFormat) || want == size || want >= longestHeader {
-			return nil, fmt.Errorf("the weights are no GGUF file that can be read: %w", errors.Join(err, noEnd(err, want)))
+			return nil, fmt.Errorf("the weights are not a readable GGUF file: %w", errors.Join(err, noEnd(err, want)))
 		}
 	}
 }
@@ -62,10 +64,10 @@ func noEnd(err error, want int64) error {
 	if err != nil {
 		return nil
 	}
-	return fmt.Errorf("its header does not end within %d bytes", want)
+	return fmt.Errorf("the header does not end within %d bytes", want)
 }
 
-// parse makes an error of the parser's panics on files that are not what they say.
+// parse turns the panics of the parser on malformed files into errors.
 func parse(path string) (file *gguf.GGUFFile, err error) {
 	defer func() {
 		if broken := recover(); broken != nil {

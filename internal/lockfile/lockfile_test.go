@@ -109,17 +109,17 @@ func TestEveryProblemIsNamedWithItsKeyValueAndRemedy(t *testing.T) {
 	_, err := Parse([]byte(wrong))
 	require.Error(t, err)
 	for _, line := range []string{
-		"models.gemma3:27b.digest: value sha256:A418f5838eaf7fe2cfe0a3046c8384b68ba43a4435542c942f9db00a5f342203: give " +
+		"models.gemma3:27b.digest: value sha256:A418f5838eaf7fe2cfe0a3046c8384b68ba43a4435542c942f9db00a5f342203: use " +
 			"sha256: and 64 digits of 0-9a-f, or leave it out",
-		"models.gemma3:27b.window: value 0: give the window's tokens, a number above 0: kvPerWindowToken needs it",
-		"models.gemma3:27b.capabilities: value sight: give one or more of completion, embedding, tools, vision, insert, " +
+		"models.gemma3:27b.window: value 0: kvPerWindowToken needs a window: use a number of tokens above 0",
+		"models.gemma3:27b.capabilities: value sight: use one or more of completion, embedding, tools, vision, insert, " +
 			"thinking",
-		"models.library/llama3:8b: the name is written llama3:8b: rename the entry",
-		"models.library/llama3:8b.layers: value 0: give a number above 0, or let `make lock` write the entry",
-		`models.library/llama3:8b.heads: value "many": give a whole number`,
-		"models.library/llama3:8b.kvHeads: value -8: give a number above 0, or let `make lock` write the entry",
-		"models.library/llama3:8b.kvPerToken: value 0: give a number above 0, or let `make lock` write the entry",
-		"models.library/llama3:8b.contxt: value 1: there is no such field: remove it",
+		"models.library/llama3:8b: the lock uses short names with a tag: rename the entry to llama3:8b",
+		"models.library/llama3:8b.layers: value 0: use a number above 0, or run `make lock`",
+		`models.library/llama3:8b.heads: value "many": use a whole number`,
+		"models.library/llama3:8b.kvHeads: value -8: use a number above 0, or run `make lock`",
+		"models.library/llama3:8b.kvPerToken: value 0: use a number above 0, or run `make lock`",
+		"models.library/llama3:8b.contxt: value 1: unknown field: remove it",
 	} {
 		assert.Contains(t, strings.Split(err.Error(), "\n"), Name+": "+line)
 	}

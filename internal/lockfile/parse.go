@@ -15,21 +15,21 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// capabilities are the words that Ollama has for what a model can do.
+// capabilities are Ollama's words for what a model can do.
 var capabilities = []string{"completion", "embedding", "tools", "vision", "insert", "thinking"}
 
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// Parse reads the text of a lock; an empty text is an empty lock. The error has a line for every problem, each with the
-// key, the value and the remedy.
+// Parse reads the text of a lock. An empty text is an empty lock. The error has one line per problem, with the key, the
+// value and the remedy.
 func Parse(text []byte) (*Lock, error) {
 	var file struct {
 		Models map[string]map[string]json.RawMessage `json:"models"`
 	}
-	// Strict finds a key that is set twice, and a key beside models.
+	// Strict mode rejects duplicate keys, and keys other than models.
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
 		return nil, fmt.Errorf(
-			"%s: %w: give models: and below it an entry for each model, or let `make lock` write the file", Name, err,
+			"%s: %w: write one entry for each model below the key models, or run `make lock`", Name, err,
 		)
 	}
 	lock := &Lock{Models: map[string]Model{}}
@@ -37,7 +37,7 @@ func Parse(text []byte) (*Lock, error) {
 	for _, name := range slices.Sorted(maps.Keys(file.Models)) {
 		entry, wrong := parseEntry(file.Models[name])
 		if normal := modelref.Normal(name); normal != name {
-			wrong = append(wrong, fmt.Sprintf(": the name is written %s: rename the entry", normal))
+			wrong = append(wrong, fmt.Sprintf(": the lock uses short names with a tag: rename the entry to %s", normal))
 		} else if _, err := modelref.Parse(name); err != nil {
 			wrong = append(wrong, ": "+err.Error())
 		}
@@ -59,18 +59,18 @@ func parseEntry(fields map[string]json.RawMessage) (entry Model, problems []stri
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		target, ok := known[name]
 		if !ok {
-			problems = append(problems, fmt.Sprintf(".%s: value %s: there is no such field: remove it", name, fields[name]))
+			problems = append(problems, fmt.Sprintf(".%s: value %s: unknown field: remove it", name, fields[name]))
 			continue
 		}
 		if err := json.Unmarshal(fields[name], target.Addr().Interface()); err != nil {
-			problems = append(problems, fmt.Sprintf(".%s: value %s: give %s", name, fields[name], wanted(target)))
-			delete(known, name) // said once
+			problems = append(problems, fmt.Sprintf(".%s: value %s: use %s", name, fields[name], wanted(target)))
+			delete(known, name) // reported already
 		}
 	}
 	return entry, append(problems, entry.problems(known)...)
 }
 
-// fieldsOf are the fields of an entry by their key in the file.
+// fieldsOf returns the fields of an entry by their key in the file.
 func fieldsOf(entry *Model) map[string]reflect.Value {
 	fields := map[string]reflect.Value{}
 	value := reflect.ValueOf(entry).Elem()
@@ -84,15 +84,15 @@ func fieldsOf(entry *Model) map[string]reflect.Value {
 func wanted(field reflect.Value) string {
 	switch field.Kind() {
 	case reflect.String:
-		return "a text"
+		return "a string"
 	case reflect.Slice:
-		return "a list of texts"
+		return "a list of strings"
 	default:
 		return "a whole number"
 	}
 }
 
-// problems are what no model can be; fields that are not readable are left out.
+// problems reports values that no model can have. It skips fields that could not be read.
 func (m *Model) problems(readable map[string]reflect.Value) (problems []string) {
 	wrong := func(key string, value any, remedy string) {
 		if _, ok := readable[key]; ok {
@@ -100,10 +100,10 @@ func (m *Model) problems(readable map[string]reflect.Value) (problems []string) 
 		}
 	}
 	if m.Digest != "" && !digestForm.MatchString(m.Digest) {
-		wrong("digest", m.Digest, "give sha256: and 64 digits of 0-9a-f, or leave it out")
+		wrong("digest", m.Digest, "use sha256: and 64 digits of 0-9a-f, or leave it out")
 	}
 	if m.Architecture == "" {
-		wrong("architecture", `""`, "give the architecture that the GGUF names, for instance llama")
+		wrong("architecture", `""`, "use the architecture from the GGUF header, for instance llama")
 	}
 	for _, figure := range []struct {
 		key   string
@@ -114,25 +114,25 @@ func (m *Model) problems(readable map[string]reflect.Value) (problems []string) 
 		{"embedding", int64(m.Embedding)}, {"context", int64(m.Context)}, {"graph", m.Graph},
 	} {
 		if figure.value <= 0 {
-			wrong(figure.key, figure.value, "give a number above 0, or let `make lock` write the entry")
+			wrong(figure.key, figure.value, "use a number above 0, or run `make lock`")
 		}
 	}
-	// A model all of whose layers have a window has no cache that grows with the context.
+	// If all layers have a window, no cache grows with the context and kvPerToken is 0.
 	if m.KVPerToken < 0 || m.KVPerToken == 0 && m.KVPerWindowToken <= 0 {
-		wrong("kvPerToken", m.KVPerToken, "give a number above 0, or let `make lock` write the entry")
+		wrong("kvPerToken", m.KVPerToken, "use a number above 0, or run `make lock`")
 	}
 	if m.KVPerWindowToken < 0 {
-		wrong("kvPerWindowToken", m.KVPerWindowToken, "give a number above 0, or leave it out")
+		wrong("kvPerWindowToken", m.KVPerWindowToken, "use a number above 0, or leave it out")
 	}
 	if m.Window < 0 || m.Window == 0 && m.KVPerWindowToken > 0 {
-		wrong("window", m.Window, "give the window's tokens, a number above 0: kvPerWindowToken needs it")
+		wrong("window", m.Window, "kvPerWindowToken needs a window: use a number of tokens above 0")
 	}
 	if len(m.Capabilities) == 0 {
-		wrong("capabilities", "[]", "give one or more of "+strings.Join(capabilities, ", "))
+		wrong("capabilities", "[]", "use one or more of "+strings.Join(capabilities, ", "))
 	}
 	for _, capability := range m.Capabilities {
 		if !slices.Contains(capabilities, capability) {
-			wrong("capabilities", capability, "give one or more of "+strings.Join(capabilities, ", "))
+			wrong("capabilities", capability, "use one or more of "+strings.Join(capabilities, ", "))
 		}
 	}
 	return problems

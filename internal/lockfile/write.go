@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-const header = "# Made by `make lock`: what each model is, byte for byte, and the figures that its memory is " +
-	"planned from. Commit it.\n"
+const header = "# Written by `make lock`: the digest of each model, and the figures from which its memory is " +
+	"planned. Commit it.\n"
 
-// Marshal is the text of the lock: models by name, fields as in Model, so that a diff shows what changed and nothing
-// else. A lock that Parse would refuse is an error.
+// Marshal returns the text of the lock, with models sorted by name and fields in Model's order, so that a diff shows
+// only real changes. A lock that Parse would reject is an error.
 func (l *Lock) Marshal() ([]byte, error) {
 	var text bytes.Buffer
 	text.WriteString(header)
@@ -59,23 +59,23 @@ func encode(value reflect.Value) string {
 	}
 }
 
-// plain texts are the same with and without quotes: they begin with a letter and have no ": " and no " #" in them.
+// plain matches texts that YAML reads the same with and without quotes: they begin with a letter and contain neither ":
+// " nor " #".
 var plain = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9._/()-]|:[A-Za-z0-9]|[;,]? [A-Za-z0-9])*$`)
 
-// words that YAML does not read as text.
+// words matches what YAML reads as a boolean or as null.
 var words = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|true|false|null)$`)
 
-// scalar quotes a text where YAML needs it; JSON's quotes are YAML's too.
+// scalar quotes a text if YAML needs it. A JSON string is a YAML string too.
 func scalar(text string) string {
 	if plain.MatchString(text) && !words.MatchString(text) {
 		return text
 	}
-	quoted, _ := json.Marshal(text) // a string always can be
+	quoted, _ := json.Marshal(text) // marshaling a string cannot fail
 	return string(quoted)
 }
 
-// Write writes the lock to a file, whole or not at all, and tells whether it had to: a file of the same content is left
-// alone.
+// Write replaces the file atomically and reports whether it changed. It does not touch a file with the same content.
 func (l *Lock) Write(path string) (changed bool, err error) {
 	text, err := l.Marshal()
 	if err != nil {

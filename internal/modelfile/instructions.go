@@ -15,16 +15,16 @@ var instructions = []string{
 	"FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "MESSAGE", "LICENSE", "RENDERER", "PARSER", "REQUIRES",
 }
 
-// take checks an instruction and keeps what the rest of the program needs of it.
+// take checks an instruction and keeps what the rest of the program needs.
 func (r *reading) take(found instruction) {
 	name := strings.ToUpper(found.name)
 	if found.open {
 		r.report(
 			found.line,
-			`%s has a value that begins with a quote and never ends: close it with %s; a comment needs a line of its own`, name,
+			`%s: the quoted value never ends: close it with %s, and put comments on their own line`, name,
 			found.quote,
 		)
-		// The rest of the file was taken for the value.
+		// The value swallowed the rest of the file, which may include the FROM.
 		r.named = true
 		return
 	}
@@ -34,8 +34,8 @@ func (r *reading) take(found instruction) {
 	case "ADAPTER":
 		r.report(
 			found.line,
-			"ADAPTER %s is a file: the writer has the Modelfile only, not the file; push a model that has the adapter to a "+
-				"registry and make this one FROM it",
+			"ADAPTER %s is a file, and the writer has only the Modelfile: push a model with the adapter to a registry "+
+				"and use it in FROM",
 			found.value,
 		)
 	case "PARAMETER":
@@ -51,67 +51,69 @@ func (r *reading) take(found instruction) {
 				found.key,
 			)
 		} else if found.bare {
-			r.report(found.line, "MESSAGE %s has no value: write it behind the role, on the same line", found.key)
+			r.report(found.line, "MESSAGE %s has no value: write it after the role, on the same line", found.key)
 		}
 	case "TEMPLATE", "SYSTEM", "LICENSE", "RENDERER", "PARSER", "REQUIRES":
 		switch {
 		case found.bare:
 			r.report(
-				found.line, `%s has no value: write it behind the instruction, beginning on the same line (%s)`, name, blocks,
+				found.line, `%s has no value: start it after the instruction, on the same line (%s)`, name, blocks,
 			)
 		case name == "TEMPLATE":
 			r.template(found)
 		case name == "REQUIRES" && !version.MatchString(found.value):
-			r.report(found.line, "REQUIRES %q is not a version: give the oldest Ollama that will do, e.g. 0.17.4", found.value)
+			r.report(found.line, "REQUIRES %q is not a version: use the oldest Ollama that works, e.g. 0.17.4", found.value)
 		}
 	default:
 		near := nearest.To(name, instructions)
 		r.named = r.named || near == "FROM"
 		if near != "" {
-			r.report(found.line, "%q is no instruction: did you mean %s?", found.name, near)
+			r.report(found.line, "unknown instruction %q: did you mean %s?", found.name, near)
 			return
 		}
-		r.report(found.line, "%q is no instruction: use one of %s (%s)", found.name, strings.Join(instructions, ", "), blocks)
+		known := strings.Join(instructions, ", ")
+		r.report(found.line, "unknown instruction %q: use one of %s (%s)", found.name, known, blocks)
 	}
 }
 
-// blocks is the remedy for a text that goes on below its instruction.
-const blocks = `a text of several lines stands between """ and """`
+// blocks tells how to write a text that continues below its instruction.
+const blocks = `put a text of several lines between """ and """`
 
 func (r *reading) from(found instruction) {
 	r.named = true
 	r.file.From, r.file.FromLine = found.value, found.line
 	switch _, err := modelref.Parse(found.value); {
 	case found.value == "":
-		r.report(found.line, "FROM has no value: name a model of the config behind it")
+		r.report(found.line, "FROM has no value: name a model from the stack config after it")
 	case isFile(found.value):
 		r.report(
 			found.line,
-			"FROM %s is a file: the writer has the Modelfile only, not the file; push the model to a registry and name it",
+			"FROM %s is a file, and the writer has only the Modelfile: push the model to a registry and name it here",
 			found.value,
 		)
 	case err != nil && strings.Contains(found.value, "#"):
 		r.report(
-			found.line, "FROM %q: the comment is taken for a part of the name: a comment needs a line of its own", found.value,
+			found.line, "FROM %q: Ollama reads the comment as part of the name: put comments on their own line", found.value,
 		)
 	case err != nil:
 		r.report(found.line, "FROM: %v", err)
 	}
 }
 
-// isFile tells a path from a model's name. In a name with a tag, .gguf is a part of the tag, as on Hugging Face.
+// isFile reports whether value is a path and not a model name. In a name with a tag, .gguf is part of the tag, as on
+// Hugging Face.
 func isFile(value string) bool {
 	return strings.ContainsAny(value[:1], `./~\`) || strings.Contains(value, `:\`) || !strings.Contains(value, ":") &&
 		strings.HasSuffix(strings.ToLower(value), ".gguf")
 }
 
-// functions are those that a TEMPLATE has in Ollama; only their names matter here.
+// functions are the functions that Ollama offers to a TEMPLATE. Only their names matter here.
 var functions = template.FuncMap{
 	"json": fmt.Sprint, "currentDate": fmt.Sprint, "yesterdayDate": fmt.Sprint, "toTypeScriptType": fmt.Sprint,
 }
 
 func (r *reading) template(found instruction) {
-	// The empty lines before it make the error's line number that of the file.
+	// Leading empty lines make the error's line number that of the file.
 	above := strings.Repeat("\n", found.line-1)
 	if _, err := template.New(r.path).Funcs(functions).Parse(above + found.value); err != nil {
 		problem := strings.TrimPrefix(err.Error(), "template: ")
@@ -121,7 +123,7 @@ func (r *reading) template(found instruction) {
 	}
 }
 
-// version is a semantic version, of which the last parts may be left out.
+// version matches a semantic version whose last parts may be missing.
 var version = regexp.MustCompile(
 	`^v?(0|[1-9]\d*)(\.(0|[1-9]\d*)(\.(0|[1-9]\d*)(-` + label + `(\.` + label +
 		`)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?)?)?$`,

@@ -1,5 +1,5 @@
-// Package modelfile checks Modelfiles before they are deployed, by the rules of `ollama create` (0.17): what it would
-// refuse in a pod, hours later, is refused here with the file and the line.
+// Package modelfile checks Modelfiles before they are deployed, by the rules of `ollama create` (0.17). It reports
+// errors with their file and line that would otherwise fail in a pod, hours later.
 package modelfile
 
 import (
@@ -10,25 +10,25 @@ import (
 	"unicode/utf8"
 )
 
-// File is a Modelfile that `ollama create` takes.
+// File is a Modelfile that `ollama create` accepts.
 type File struct {
-	// From is the model that it is made of, and the line that says so; of several FROM the last one counts.
+	// From is the base model, and FromLine its line. If there are several FROM, the last one counts.
 	From     string
 	FromLine int
-	// Parameters by name. A parameter may stand several times; only stop means them all, of others the last one counts.
+	// Parameters by name. A parameter may occur several times: for stop all values count, for others only the last.
 	Parameters map[string][]Value
 }
 
-// Value is a parameter's text, without its quotes, and its line.
+// Value is a parameter's text without its quotes, and its line.
 type Value struct {
 	Text string
 	Line int
 }
 
-// NumCtx is the context in tokens that the file fixes, and its line; not ok where it fixes none.
+// NumCtx returns the context in tokens that the file sets, and its line. ok is false if it sets none.
 func (f *File) NumCtx() (value, line int, ok bool) { return f.integer("num_ctx") }
 
-// NumPredict is the limit of output tokens that the file fixes, and its line; not ok where it fixes none.
+// NumPredict returns the limit of output tokens that the file sets, and its line. ok is false if it sets none.
 func (f *File) NumPredict() (value, line int, ok bool) { return f.integer("num_predict") }
 
 func (f *File) integer(parameter string) (value, line int, ok bool) {
@@ -41,12 +41,12 @@ func (f *File) integer(parameter string) (value, line int, ok bool) {
 	return value, last.Line, err == nil
 }
 
-// Parse reads a Modelfile. It finds all problems; each begins with path:line and ends with what to do. With any, the
-// file is nil.
+// Parse reads a Modelfile and reports all problems. Each begins with path:line and ends with a remedy. If there is one,
+// the file is nil.
 //
-// Some that Ollama lets pass are problems here: text that is not UTF-8, an invisible character before an instruction, a
-// stop without a text, a num_ctx below 1, an instruction's name as a PARAMETER, a FROM with https:// or with .gguf at
-// the end of a name without a tag, and what is wrong in a FROM, TEMPLATE or PARAMETER that a later one replaces.
+// Parse is stricter than Ollama. It also rejects text that is not UTF-8, an invisible character before an instruction,
+// a stop without text, a num_ctx below 1, a PARAMETER named like an instruction, a FROM with https:// or with .gguf at
+// the end of a name without a tag, and errors in a FROM, TEMPLATE or PARAMETER that a later one replaces.
 func Parse(path string, text []byte) (*File, []string) {
 	r := reading{path: path, file: &File{Parameters: map[string][]Value{}}}
 	if at := invalid(text); at >= 0 {
@@ -58,7 +58,7 @@ func Parse(path string, text []byte) (*File, []string) {
 		r.take(found)
 	}
 	if !r.named {
-		r.report(1, "has no FROM: begin with FROM and a model of the config")
+		r.report(1, "FROM is missing: begin with FROM and a model from the stack config")
 	}
 	if len(r.problems) > 0 {
 		return nil, r.problems
@@ -66,7 +66,7 @@ func Parse(path string, text []byte) (*File, []string) {
 	return r.file, nil
 }
 
-// invalid is where text stops being UTF-8; -1 if it is all UTF-8.
+// invalid returns the offset of the first byte that is not UTF-8, or -1.
 func invalid(text []byte) int {
 	for at := 0; at < len(text); {
 		r, size := utf8.DecodeRune(text[at:])
@@ -78,12 +78,12 @@ func invalid(text []byte) int {
 	return -1
 }
 
-// reading is a file under way.
+// reading is the state of a Parse call.
 type reading struct {
 	path     string
 	file     *File
 	problems []string
-	// named: something is there, right or wrong, that is meant to be a FROM, so that its absence is no second problem.
+	// named is true once the file has a FROM, valid or not. Parse then does not report that FROM is missing.
 	named bool
 }
 

@@ -40,54 +40,54 @@ func TestTheLastContextCountsAndNoneIsSaidToBeNone(t *testing.T) {
 
 func TestEveryProblemNamesItsLineAndARemedy(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "m:1: has no FROM: begin with FROM",
+		"": "m:1: FROM is missing: begin with FROM",
 		"FROM a\nPARAMETER temperature 0.1 # " +
-			"low": `m:2: PARAMETER temperature: "0.1 # low" is not allowed: give it a number; a comment needs a line of ` +
-			`its own`,
-		"FROM a\nPARAMETER temperature hot": `m:2: PARAMETER temperature: "hot" is not allowed: give it a number`,
-		"FROM a\nPARAMETER temperature nan": `m:2: PARAMETER temperature: "nan" is not allowed: give it a number`,
+			"low": `m:2: PARAMETER temperature: "0.1 # low" is not allowed: use a number, and put comments on ` +
+			`their own line`,
+		"FROM a\nPARAMETER temperature hot": `m:2: PARAMETER temperature: "hot" is not allowed: use a number`,
+		"FROM a\nPARAMETER temperature nan": `m:2: PARAMETER temperature: "nan" is not allowed: use a number`,
 		"FROM a\nPARAMETER num_ctx " +
-			"0.5": `m:2: PARAMETER num_ctx: "0.5" is not allowed: give it a whole number`,
-		"FROM a\nPARAMETER num_ctx 0": "m:2: PARAMETER num_ctx: 0 is not allowed: give it the tokens of " +
-			"context, 1 or more",
+			"0.5": `m:2: PARAMETER num_ctx: "0.5" is not allowed: use a whole number`,
+		"FROM a\nPARAMETER num_ctx 0": "m:2: PARAMETER num_ctx: 0 is not allowed: use a number of " +
+			"tokens above 0",
 		"FROM a\nPARAMETER use_mmap " +
-			"maybe": `m:2: PARAMETER use_mmap: "maybe" is not allowed: give it true or false`,
+			"maybe": `m:2: PARAMETER use_mmap: "maybe" is not allowed: use true or false`,
 		"FROM a\nPARAMETER temprature " +
 			"1": "m:2: PARAMETER temprature: unknown parameter: did you mean temperature?",
 		"FROM a\nPARAMETER NUM_CTX 1": "m:2: PARAMETER NUM_CTX: unknown parameter: did you mean num_ctx?",
 		"FROM a\nPARAMETER x 1": "m:2: PARAMETER x: unknown parameter: use one of " +
 			"frequency_penalty, main_gpu",
 		"FROM a\nPARAMETER " +
-			"temperature": "m:2: PARAMETER temperature: has no value: give it a number on the same line",
-		"FROM a\nPARAMETER mirostat":       "m:2: PARAMETER mirostat: has no value: give it any value",
+			"temperature": "m:2: PARAMETER temperature: has no value: add a number on the same line",
+		"FROM a\nPARAMETER mirostat":       "m:2: PARAMETER mirostat: has no value: add any value",
 		"FROM a\nPARAMETER stop \"\"":      "m:2: PARAMETER stop: has no value",
 		"FROM a\nPARAMETER  temperature 1": "m:2: PARAMETER is followed by two spaces",
-		"FROM a\nSYSTM x":                  `m:2: "SYSTM" is no instruction: did you mean SYSTEM?`,
-		"FORM a":                           `m:1: "FORM" is no instruction: did you mean FROM?`,
+		"FROM a\nSYSTM x":                  `m:2: unknown instruction "SYSTM": did you mean SYSTEM?`,
+		"FORM a":                           `m:1: unknown instruction "FORM": did you mean FROM?`,
 		"FROM a\nSYSTEM You " +
-			"are\nhelpful": `m:3: "helpful" is no instruction: use one of FROM, PARAMETER, TEMPLATE, SYSTEM, ` +
-			`MESSAGE, LICENSE, RENDERER, PARSER, REQUIRES (a text of several lines stands between """ and """)`,
-		"FROM a\n\u00a0SYSTEM x": `m:2: "\u00a0SYSTEM" is no instruction: did you mean SYSTEM?`,
-		"FROM a\nSYSTEM":         "m:2: SYSTEM has no value: write it behind the instruction",
+			"are\nhelpful": `m:3: unknown instruction "helpful": use one of FROM, PARAMETER, TEMPLATE, SYSTEM, ` +
+			`MESSAGE, LICENSE, RENDERER, PARSER, REQUIRES (put a text of several lines between """ and """)`,
+		"FROM a\n\u00a0SYSTEM x": `m:2: unknown instruction "\u00a0SYSTEM": did you mean SYSTEM?`,
+		"FROM a\nSYSTEM":         "m:2: SYSTEM has no value: start it after the instruction",
 		"FROM a\nMESSAGE robot hello": `m:2: MESSAGE: the role "robot" is not allowed: write MESSAGE, ` +
 			`one space, the role (system, user or assistant)`,
-		"FROM a\nMESSAGE user": "m:2: MESSAGE user has no value: write it behind the role",
+		"FROM a\nMESSAGE user": "m:2: MESSAGE user has no value: write it after the role",
 		"FROM a\n\nSYSTEM " +
-			"\"\"\"\nunclosed": `m:3: SYSTEM has a value that begins with a quote and never ends: close it with """`,
-		"FROM a\nSYSTEM \"hi\" # why": `m:2: SYSTEM has a value that begins with a quote and never ends: ` +
-			`close it with "; a comment needs a line of its own`,
+			"\"\"\"\nunclosed": `m:3: SYSTEM: the quoted value never ends: close it with """`,
+		"FROM a\nSYSTEM \"hi\" # why": `m:2: SYSTEM: the quoted value never ends: ` +
+			`close it with ", and put comments on their own line`,
 		"FROM ": "m:1: FROM has no value: name a model",
-		"FROM a # the base": `m:1: FROM "a # the base": the comment is taken for a part of the ` +
-			`name: a comment needs a line of its own`,
+		"FROM a # the base": `m:1: FROM "a # the base": Ollama reads the comment as part of the ` +
+			`name: put comments on their own line`,
 		"FROM a b": `m:1: FROM: model name "a b": the model "a b" is not allowed: use ` +
 			`[[host/]namespace/]model[:tag]`,
-		"FROM ./weights.gguf": "m:1: FROM ./weights.gguf is a file: the writer has the Modelfile " +
-			"only, not the file; push the model to a registry and name it",
+		"FROM ./weights.gguf": "m:1: FROM ./weights.gguf is a file, and the writer has only the " +
+			"Modelfile: push the model to a registry and name it here",
 		"FROM C:\\weights.gguf": "m:1: FROM C:\\weights.gguf is a file",
-		"FROM a\nADAPTER ./lora": "m:2: ADAPTER ./lora is a file: the writer has the Modelfile " +
-			"only, not the file; push",
-		"FROM a\nREQUIRES new": `m:2: REQUIRES "new" is not a version: give the oldest Ollama ` +
-			`that will do`,
+		"FROM a\nADAPTER ./lora": "m:2: ADAPTER ./lora is a file, and the writer has only the " +
+			"Modelfile: push",
+		"FROM a\nREQUIRES new": `m:2: REQUIRES "new" is not a version: use the oldest Ollama ` +
+			`that works`,
 		"FROM a\nTEMPLATE \"\"\"\n\n{{ jsn . " +
 			"}}\"\"\"": `m:4: function "jsn" not defined in TEMPLATE: write it as a Go template`,
 		"FROM a\r\n\r\nSYSTEM \xff": "m:3: the byte 0xff is not UTF-8: save the file as UTF-8",
@@ -105,7 +105,7 @@ func TestAllProblemsAreFoundAtOnceAndInTheirOrder(t *testing.T) {
 		"WHAT 1\r\nPARAMETER a b\nMESSAGE you hi\nSYSTEM \"\"\"\nWHAT\n\"\"\"\nADAPTER x\nPARAMETER seed 1.5",
 	))
 	require.Len(t, problems, 6)
-	for i, place := range []string{":1: ", ":2: ", ":3: ", ":7: ", ":8: ", ":1: has no FROM"} {
+	for i, place := range []string{":1: ", ":2: ", ":3: ", ":7: ", ":8: ", ":1: FROM is missing"} {
 		assert.Contains(t, problems[i], "modelfiles/x.Modelfile"+place)
 	}
 }

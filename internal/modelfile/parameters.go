@@ -21,7 +21,7 @@ const (
 	retired kind = "any value"
 )
 
-// parameters are those that Ollama 0.17 takes; it warns of the retired ones and goes on.
+// parameters are the parameters of Ollama 0.17. It warns about retired ones and continues.
 var parameters = map[string]kind{
 	"num_ctx": integer, "num_batch": integer, "num_gpu": integer, "main_gpu": integer, "use_mmap": boolean,
 	"num_thread": integer,
@@ -34,27 +34,27 @@ var parameters = map[string]kind{
 	"mirostat":  retired, "mirostat_tau": retired, "mirostat_eta": retired,
 }
 
-// checkParameter says what is wrong with a parameter, and what to do; nothing where nothing is. bare: the line ends
-// behind the name.
+// checkParameter returns what is wrong with a parameter and the remedy, or "". bare means that the line ends after the
+// name.
 func checkParameter(key, value string, bare bool) string {
 	wanted, known := parameters[key]
 	switch {
 	case key == "":
-		return "is followed by two spaces or nothing: write PARAMETER, one space, its name, one space, its value"
+		return "is followed by two spaces or nothing: write PARAMETER NAME VALUE with single spaces"
 	case !known:
 		return key + ": unknown parameter: " + suggestion(key)
 	case bare || value == "" && wanted != retired:
-		return key + ": has no value: give it " + string(wanted) + " on the same line"
+		return key + ": has no value: add " + string(wanted) + " on the same line"
 	case !wanted.fits(value):
-		problem := fmt.Sprintf("%s: %q is not allowed: give it %s", key, value, wanted)
+		problem := fmt.Sprintf("%s: %q is not allowed: use %s", key, value, wanted)
 		if strings.Contains(value, "#") {
-			// Ollama takes the comment for a part of the value.
-			problem += "; a comment needs a line of its own"
+			// Ollama reads the comment as part of the value.
+			problem += ", and put comments on their own line"
 		}
 		return problem
 	}
 	if n, err := strconv.Atoi(value); key == "num_ctx" && err == nil && n < 1 {
-		return fmt.Sprintf("num_ctx: %d is not allowed: give it the tokens of context, 1 or more, e.g. 8192", n)
+		return fmt.Sprintf("num_ctx: %d is not allowed: use a number of tokens above 0, e.g. 8192", n)
 	}
 	return ""
 }
@@ -69,7 +69,7 @@ func (k kind) fits(value string) bool {
 	case float:
 		var number float64
 		number, err = strconv.ParseFloat(value, 32)
-		// JSON, in which the value goes to the server, has neither.
+		// Ollama sends the value to the server as JSON, which has neither NaN nor infinity.
 		return err == nil && !math.IsNaN(number) && !math.IsInf(number, 0)
 	}
 	return err == nil

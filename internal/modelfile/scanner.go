@@ -5,27 +5,27 @@ import (
 	"strings"
 )
 
-// instruction is a name and its value, which may be quoted and then go over several lines.
+// instruction is a name and its value. A quoted value may span several lines.
 type instruction struct {
 	name, value string
 	// key is a PARAMETER's name or a MESSAGE's role.
 	key  string
 	line int
-	// bare: the line ends right behind the name or the key.
+	// bare is true if the line ends right after the name or the key.
 	bare bool
-	// open: the value's quote, which is then in quote, is never closed.
+	// open is true if the quote around the value is never closed. quote then holds it.
 	open  bool
 	quote string
 }
 
-// scanner parts a text into instructions.
+// scanner splits a text into instructions.
 type scanner struct {
 	rest string
 	line int // where rest begins
 }
 
-// next skips blank lines and comments and reads an instruction; false at the end. A # within a line is no comment: only
-// one that begins it is.
+// next skips blank lines and comments and reads an instruction. ok is false at the end. Only a # at the start of a line
+// begins a comment.
 func (s *scanner) next() (found instruction, ok bool) {
 	for s.rest != "" {
 		found.line = s.line
@@ -38,7 +38,7 @@ func (s *scanner) next() (found instruction, ok bool) {
 	return instruction{}, false
 }
 
-// cut takes the next line and its ending off: CR, LF, CRLF or, at the end of the text, none.
+// cut removes the next line from the text. Its ending is CR, LF, CRLF, or empty at the end of the text.
 func (s *scanner) cut() (line, ending string) {
 	line, s.rest = s.rest, ""
 	if end := strings.IndexAny(line, "\r\n"); end >= 0 {
@@ -52,7 +52,7 @@ func (s *scanner) cut() (line, ending string) {
 	return line, ending
 }
 
-// read takes an instruction's first line apart, and takes more lines until the value's quote is closed.
+// read parses an instruction's first line, and reads more lines until the quote around the value is closed.
 func (s *scanner) read(found *instruction, line, ending string) {
 	name, line, more := cutSpace(line)
 	found.name = name
@@ -73,7 +73,7 @@ func (s *scanner) read(found *instruction, line, ending string) {
 	}
 }
 
-// cutSpace parts a line at its first space or tab.
+// cutSpace splits a line at its first space or tab.
 func cutSpace(line string) (word, rest string, found bool) {
 	if at := strings.IndexAny(line, " \t"); at >= 0 {
 		return line[:at], line[at+1:], true
@@ -81,8 +81,7 @@ func cutSpace(line string) (word, rest string, found bool) {
 	return line, "", false
 }
 
-// visible leaves out what Ollama leaves out of a value: control characters, and spaces of no width or that do not
-// break.
+// visible removes what Ollama removes from a value: control characters, zero-width spaces and no-break spaces.
 func visible(line string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || strconv.IsPrint(r) {
@@ -92,7 +91,8 @@ func visible(line string) string {
 	}, line)
 }
 
-// unquote takes the quotes off a value that has them; not closed where one begins it and none ends it.
+// unquote removes the quotes around a value. closed is false if the value begins with a quote but does not end with
+// one.
 func unquote(value string) (text, quote string, closed bool) {
 	for _, quote := range []string{`"""`, `"`} {
 		if inner, quoted := strings.CutPrefix(value, quote); quoted {

@@ -1,4 +1,4 @@
-// Package modelref reads the names of Ollama models as Ollama does: [[host/]namespace/]model[:tag].
+// Package modelref parses the names of Ollama models as Ollama does: [[host/]namespace/]model[:tag].
 package modelref
 
 import (
@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// What Ollama fills in where a name leaves a part out.
+// Ollama's defaults for missing parts of a name.
 const (
 	DefaultHost      = "registry.ollama.ai"
 	DefaultNamespace = "library"
 	DefaultTag       = "latest"
 )
 
-// Ref is a whole name: every part is set.
+// Ref is a full name, with every part set.
 type Ref struct {
-	// Host may carry a port.
+	// Host may include a port.
 	Host, Namespace, Model, Tag string
 }
 
@@ -27,11 +27,11 @@ var (
 	nsForm   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_-]{0,79}$`)
 )
 
-// Parse reads a name. The error says which part is wrong.
+// Parse reads a name. The error names the invalid part.
 func Parse(name string) (Ref, error) {
 	ref := Ref{Host: DefaultHost, Namespace: DefaultNamespace, Tag: DefaultTag}
 	rest := name
-	// A colon after the last slash parts the tag; one before it belongs to the host's port.
+	// A colon after the last slash starts the tag. An earlier one belongs to the host's port.
 	if slash, colon := strings.LastIndex(rest, "/"), strings.LastIndex(rest, ":"); colon > slash {
 		rest, ref.Tag = rest[:colon], rest[colon+1:]
 	}
@@ -55,8 +55,8 @@ func Parse(name string) (Ref, error) {
 	} {
 		if !part.form.MatchString(part.value) {
 			return Ref{}, fmt.Errorf(
-				"model name %q: the %s %q is not allowed: use [[host/]namespace/]model[:tag], each of at most 80 letters, "+
-					"digits, '_', '-' and, but for the namespace, '.'",
+				"model name %q: the %s %q is not allowed: use [[host/]namespace/]model[:tag], each part of at most 80 "+
+					"letters, digits, '_', '-' and (not in the namespace) '.'",
 				name, part.what, part.value,
 			)
 		}
@@ -64,8 +64,8 @@ func Parse(name string) (Ref, error) {
 	return ref, nil
 }
 
-// In is the name of the model in a registry, given as host[:port]/namespace; the default registry where that is empty.
-// A name that has a host of its own keeps it.
+// In returns the name of the model in a registry, given as host[:port]/namespace. An empty registry means Ollama's
+// default. A name that includes a host keeps it.
 func In(registry, name string) string {
 	if registry == "" || strings.Count(name, "/") >= 2 {
 		return name
@@ -73,7 +73,7 @@ func In(registry, name string) string {
 	return registry + "/" + name
 }
 
-// Short is the name as Ollama shows it: without the default host and namespace, always with the tag.
+// Short returns the name as Ollama shows it: without the default host and namespace, always with the tag.
 func (r Ref) Short() string {
 	name := r.Model + ":" + r.Tag
 	if r.Host != DefaultHost {
@@ -85,11 +85,11 @@ func (r Ref) Short() string {
 	return name
 }
 
-// Path is where Ollama keeps the manifest, below OLLAMA_MODELS/manifests.
+// Path returns where Ollama keeps the manifest, below OLLAMA_MODELS/manifests.
 func (r Ref) Path() string { return path.Join(r.Host, r.Namespace, r.Model, r.Tag) }
 
-// Normal is Short of a name, or the name itself where it cannot be read: two names are one model where their normal
-// forms agree.
+// Normal returns the Short form of a name, or the name itself if it is invalid. Two names mean the same model if their
+// normal forms are equal.
 func Normal(name string) string {
 	ref, err := Parse(name)
 	if err != nil {

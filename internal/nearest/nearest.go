@@ -1,8 +1,8 @@
-// Package nearest finds what a misspelt word was meant to be.
+// Package nearest suggests corrections for misspelled words.
 package nearest
 
-// To is the candidate from which word differs by the fewest letters; "" where more than half of them would have to
-// change.
+// To returns the candidate that differs from word by the fewest letters, or "" if more than half of the letters would
+// have to change.
 func To(word string, candidates []string) string {
 	best, fewest := "", len(word)/2+1
 	for _, candidate := range candidates {
@@ -13,7 +13,7 @@ func To(word string, candidates []string) string {
 	return best
 }
 
-// distance is Levenshtein's, in bytes.
+// distance returns the Levenshtein distance in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

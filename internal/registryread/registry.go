@@ -1,5 +1,4 @@
-// Package registryread reads models of a registry that Ollama could pull them from: the manifest, small parts, and the
-// header of the weights.
+// Package registryread reads Ollama models from a registry: the manifest, small layers, and the header of the weights.
 package registryread
 
 import (
@@ -23,7 +22,7 @@ import (
 	"ollama-k8s/internal/modelref"
 )
 
-// What Ollama calls the parts of a model.
+// Media types of a manifest and of a model's layers.
 const (
 	TypeManifest  = "application/vnd.docker.distribution.manifest.v2+json"
 	TypeWeights   = "application/vnd.ollama.image.model"
@@ -32,14 +31,14 @@ const (
 )
 
 const (
-	// requestTime bounds one request, its answer's body included.
+	// requestTime bounds one request, including its response body.
 	requestTime = 2 * time.Minute
 	dialTime    = 10 * time.Second
-	// longestText of what is read whole: manifests and templates are a few KiB.
+	// longestText is the largest manifest or template in bytes. They are usually a few KiB.
 	longestText = 4 << 20
 )
 
-// Manifest lists the parts of a model. Fields and order are Ollama's: its digest depends on them.
+// Manifest lists the layers of a model. The fields and their order are Ollama's, because the digest depends on them.
 type Manifest struct {
 	SchemaVersion int     `json:"schemaVersion"`
 	MediaType     string  `json:"mediaType"`
@@ -56,7 +55,7 @@ type Layer struct {
 	Name      string `json:"name,omitempty"`
 }
 
-// Layer is the last part of a type, which is the one that Ollama takes.
+// Layer returns the last layer of a media type, which is the one that Ollama uses.
 func (m *Manifest) Layer(mediaType string) (layer Layer, ok bool) {
 	for _, l := range m.Layers {
 		if l.MediaType == mediaType {
@@ -66,15 +65,15 @@ func (m *Manifest) Layer(mediaType string) (layer Layer, ok bool) {
 	return layer, ok
 }
 
-// Digest is that of the manifest as Ollama stores it, the ID that `ollama list` shows. It is the registry's own where
-// Ollama pushed the model.
+// Digest returns the digest of the manifest as Ollama stores it: the ID that `ollama list` shows. It is the registry's
+// digest too if Ollama pushed the model.
 func (m *Manifest) Digest() string {
-	text, _ := json.Marshal(m) // texts and numbers always can be
+	text, _ := json.Marshal(m) // marshaling strings and numbers cannot fail
 	sum := sha256.Sum256(text)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Unreachable is the error of a host that gives no answer of its own.
+// Unreachable is the error for a host that does not answer, or for which only a gateway answers.
 type Unreachable struct {
 	Host string
 	Err  error
@@ -83,10 +82,10 @@ type Unreachable struct {
 func (e *Unreachable) Error() string { return fmt.Sprintf("%s cannot be reached: %v", e.Host, e.Err) }
 func (e *Unreachable) Unwrap() error { return e.Err }
 
-// Client asks registries. Proxies are the environment's.
+// Client reads from registries. It takes proxies from the environment.
 type Client struct{ http *http.Client }
 
-// New makes a client that trusts roots; nil are the system's.
+// New makes a client that trusts roots. nil means the system's roots.
 func New(roots *x509.CertPool) *Client {
 	return &Client{&http.Client{Timeout: requestTime, Transport: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -98,10 +97,10 @@ func New(roots *x509.CertPool) *Client {
 	}}}
 }
 
-// Model is a model of a registry.
+// Model names a model in a registry.
 type Model struct {
 	modelref.Ref
-	// Insecure asks by plain HTTP, as `ollama pull --insecure` does.
+	// Insecure uses plain HTTP, as `ollama pull --insecure` does.
 	Insecure bool
 }
 
@@ -113,7 +112,7 @@ func (m Model) url(kind, reference string) string {
 	return fmt.Sprintf("%s://%s/v2/%s/%s/%s/%s", scheme, m.Host, m.Namespace, m.Model, kind, reference)
 }
 
-// Manifest reads the list of a model's parts.
+// Manifest reads a model's manifest.
 func (c *Client) Manifest(ctx context.Context, m Model) (*Manifest, error) {
 	text, err := c.text(ctx, m, "manifests", m.Tag)
 	if err != nil {
@@ -122,13 +121,13 @@ func (c *Client) Manifest(ctx context.Context, m Model) (*Manifest, error) {
 	manifest := &Manifest{}
 	if err := json.Unmarshal(text, manifest); err != nil {
 		return nil, fmt.Errorf(
-			"%s: the manifest cannot be read (%w): name a registry of Ollama models", m.url("manifests", m.Tag), err,
+			"%s: the manifest cannot be parsed (%w): use a registry of Ollama models", m.url("manifests", m.Tag), err,
 		)
 	}
 	return manifest, nil
 }
 
-// Text reads a small part, a template for instance.
+// Text reads a small layer, such as a template, and verifies its digest.
 func (c *Client) Text(ctx context.Context, m Model, layer Layer) ([]byte, error) {
 	text, err := c.text(ctx, m, "blobs", layer.Digest)
 	if err != nil {
@@ -136,7 +135,8 @@ func (c *Client) Text(ctx context.Context, m Model, layer Layer) ([]byte, error)
 	}
 	if sum := sha256.Sum256(text); "sha256:"+hex.EncodeToString(sum[:]) != layer.Digest {
 		return nil, fmt.Errorf(
-			"%s: the content has another digest: the registry, or a proxy before it, changed it", m.url("blobs", layer.Digest),
+			"%s: the content does not match the digest: check the registry and any proxy in front of it",
+			m.url("blobs", layer.Digest),
 		)
 	}
 	return text, nil
@@ -154,12 +154,12 @@ func (c *Client) text(ctx context.Context, m Model, kind, reference string) ([]b
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
 	if len(text) > longestText {
-		return nil, fmt.Errorf("%s: more than %d bytes: name a registry of Ollama models", url, longestText)
+		return nil, fmt.Errorf("%s: the response exceeds %d bytes: use a registry of Ollama models", url, longestText)
 	}
 	return text, nil
 }
 
-// Header reads the GGUF header at the front of a model's weights.
+// Header reads the GGUF header at the start of a model's weights.
 func (c *Client) Header(ctx context.Context, m Model, weights Layer) (*gguf.GGUFFile, error) {
 	url := m.url("blobs", weights.Digest)
 	file, err := ggufread.Fetch(weights.Size, func(from, to int64) ([]byte, error) {
@@ -170,7 +170,7 @@ func (c *Client) Header(ctx context.Context, m Model, weights Layer) (*gguf.GGUF
 			return nil, err
 		}
 		defer answer.Body.Close()
-		if answer.StatusCode != http.StatusPartialContent { // a server that knows no ranges sends all, from the front
+		if answer.StatusCode != http.StatusPartialContent { // a server without ranges sends everything from the start
 			if _, err := io.CopyN(io.Discard, answer.Body, from); err != nil {
 				return nil, err
 			}
@@ -185,13 +185,13 @@ func (c *Client) Header(ctx context.Context, m Model, weights Layer) (*gguf.GGUF
 	return file, nil
 }
 
-// get follows redirects. Its errors say what to do.
+// get follows redirects. Its errors include a remedy.
 func (c *Client) get(ctx context.Context, url string, set func(*http.Request)) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	// The public registry refuses clients that do not name themselves so.
+	// The public registry rejects other user agents.
 	request.Header.Set("User-Agent", gguf.OllamaUserAgent())
 	set(request)
 	answer, err := c.http.Do(request)
@@ -203,17 +203,17 @@ func (c *Client) get(ctx context.Context, url string, set func(*http.Request)) (
 	case http.StatusOK, http.StatusPartialContent:
 		return answer, nil
 	case http.StatusNotFound:
-		err = fmt.Errorf("%s: there is no such model: correct its name, or push it there", url)
+		err = fmt.Errorf("%s: the model does not exist: correct the name, or push the model", url)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		err = fmt.Errorf(
-			"%s: %s asks who you are (%s), and this command has no key: ask a mirror by REGISTRY=..., or take the figures "+
-				"from a file by GGUF=NAME=FILE",
+			"%s: %s requires authentication (%s), which this command does not support: use a mirror with REGISTRY=..., "+
+				"or a local file with GGUF=NAME=FILE",
 			url, host, answer.Status,
 		)
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		err = &Unreachable{request.URL.Host, fmt.Errorf("%s: %s", url, answer.Status)}
 	default:
-		err = fmt.Errorf("%s: %s: ask again, or see the registry's log", url, answer.Status)
+		err = fmt.Errorf("%s: %s: try again, or check the registry's log", url, answer.Status)
 	}
 	return nil, errors.Join(err, answer.Body.Close())
 }
@@ -222,9 +222,9 @@ func explain(request *http.Request, err error) error {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):
-		return fmt.Errorf("%w: give the authority's certificate by CA=file.pem", err)
+		return fmt.Errorf("%w: pass the certificate of its CA with CA=file.pem", err)
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return fmt.Errorf("%w: it speaks plain HTTP; set store.insecure, or write http:// before the host in REGISTRY", err)
+		return fmt.Errorf("%w: it serves plain HTTP: set store.insecure, or write http:// before the host in REGISTRY", err)
 	}
 	return &Unreachable{request.URL.Host, err}
 }

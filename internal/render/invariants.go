@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// What must hold for every stack. Each check returns a line for each thing that is wrong; Violations runs them all.
+// Rules for every stack. Each check returns a line per violation, and Violations runs all checks.
 
-// Violations are what is wrong with a stack, sorted; none for a good one.
+// Violations returns what is wrong with a stack, sorted. A valid stack has none.
 func Violations(resources []Resource) []string {
 	objects := Objects(resources)
 	var wrong []string
@@ -51,12 +51,12 @@ func pods(objects []Object) (found []pod) {
 	return found
 }
 
-// containers of the pod, those that run before the others included.
+// containers returns the pod's containers, including init containers.
 func (p pod) containers() []Object {
 	return append(p.spec.list("initContainers"), p.spec.list("containers")...)
 }
 
-// list is a list of objects at a place.
+// list returns the objects in the list at a path of keys.
 func (o Object) list(keys ...string) (found []Object) {
 	items, _ := o.at(keys...).([]any)
 	for _, item := range items {
@@ -126,7 +126,7 @@ func (p pod) hasPort(name any) bool {
 	return false
 }
 
-// existingClaimPrefix begins the names of claims that tests declare to be somebody else's.
+// existingClaimPrefix begins the names of claims that exist outside the stack in tests.
 const existingClaimPrefix = "existing-"
 
 func referencesResolve(objects []Object) (wrong []string) {
@@ -162,7 +162,7 @@ func referencesResolve(objects []Object) (wrong []string) {
 			for _, m := range c.list("volumeMounts") {
 				if !volumes[m["name"]] {
 					wrong = append(wrong, fmt.Sprintf(
-						"%s: container %v mounts %v, which is no volume", p.owner.key(), c["name"], m["name"],
+						"%s: container %v mounts %v, which is not a volume", p.owner.key(), c["name"], m["name"],
 					))
 				}
 			}
@@ -171,8 +171,8 @@ func referencesResolve(objects []Object) (wrong []string) {
 	return wrong
 }
 
-// configsReachTheirPods: a pod learns of a changed ConfigMap by a new name, which an immutable one gets, or reads it
-// anew by itself.
+// configsReachTheirPods checks that pods notice a changed ConfigMap. An immutable ConfigMap gets a new name, and the
+// program must reload a mutable one.
 func configsReachTheirPods(objects []Object) (wrong []string) {
 	mutable := map[any]bool{}
 	for _, o := range objects {
@@ -185,7 +185,7 @@ func configsReachTheirPods(objects []Object) (wrong []string) {
 		for _, v := range p.spec.list("volumes") {
 			if name := v.at("configMap", "name"); mutable[name] && !reads {
 				wrong = append(wrong, fmt.Sprintf(
-					"%s: would not learn of a change of ConfigMap %v, which is not immutable", p.owner.key(), name,
+					"%s: would not notice a change of ConfigMap %v, which is mutable", p.owner.key(), name,
 				))
 			}
 		}
@@ -194,7 +194,7 @@ func configsReachTheirPods(objects []Object) (wrong []string) {
 }
 
 func podsAreRestricted(objects []Object) (wrong []string) {
-	open := map[any]bool{} // namespaces of the stack's own that say that their pods are not
+	open := map[any]bool{} // the stack's own namespaces that allow privileged pods
 	for _, o := range objects {
 		if o.Kind() == "Namespace" && o.at("metadata", "labels", "pod-security.kubernetes.io/enforce") == "privileged" {
 			open[o.Name()] = true
@@ -236,7 +236,7 @@ func containersAreSizedAndProbed(objects []Object) (wrong []string) {
 			missing("resources", "requests", "memory")
 			missing("resources", "limits", "memory")
 		}
-		if strings.HasSuffix(p.owner.Kind(), "Job") { // its end is its own probe, as an init container's is
+		if strings.HasSuffix(p.owner.Kind(), "Job") { // a Job needs no probe: its exit status tells
 			continue
 		}
 		for _, c := range p.spec.list("containers") {
@@ -277,7 +277,7 @@ func policiesCoverPods(objects []Object) (wrong []string) {
 	return wrong
 }
 
-// scaled are the Deployments and StatefulSets, as kind/name, that an autoscaler owns.
+// scaled returns the Deployments and StatefulSets, as kind/name, that an autoscaler owns.
 func scaled(objects []Object) map[string]bool {
 	names := map[string]bool{}
 	for _, o := range objects {
@@ -319,7 +319,7 @@ func targetsExist(objects []Object) (wrong []string) {
 			for _, rule := range o.list("spec", "rules") {
 				for _, backend := range rule.list("backendRefs") {
 					if service := fmt.Sprint("Service/", backend["name"]); !exists[service] {
-						wrong = append(wrong, fmt.Sprintf("%s: leads to %s, which does not exist", o.key(), service))
+						wrong = append(wrong, fmt.Sprintf("%s: routes to %s, which does not exist", o.key(), service))
 					}
 				}
 			}
@@ -330,7 +330,7 @@ func targetsExist(objects []Object) (wrong []string) {
 		for _, rule := range o.list("spec", "rules") {
 			for _, path := range rule.list("http", "paths") {
 				if service := fmt.Sprint("Service/", path.at("backend", "service", "name")); !exists[service] {
-					wrong = append(wrong, fmt.Sprintf("%s: leads to %s, which does not exist", o.key(), service))
+					wrong = append(wrong, fmt.Sprintf("%s: routes to %s, which does not exist", o.key(), service))
 				}
 			}
 		}
@@ -338,7 +338,7 @@ func targetsExist(objects []Object) (wrong []string) {
 	return wrong
 }
 
-// standalone are the two resources that Deploy makes by itself.
+// standalone lists the two resources that Deploy makes outside any component.
 var standalone = []string{"pulumi:providers:kubernetes::cluster", "kubernetes:core/v1:Namespace::namespace"}
 
 func everythingDescendsFromAComponent(resources []Resource) (wrong []string) {

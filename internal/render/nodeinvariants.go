@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// What must hold between pods and the autoscalers of nodes.
+// Rules for pods and the autoscalers of nodes.
 
-// annotations of the pods, which pod does not keep.
+// annotations returns the annotations of the pod template.
 func (p pod) annotations() map[string]any {
 	place := []string{"spec", "template", "metadata", "annotations"}
 	if p.owner.Kind() == "CronJob" {
@@ -18,13 +18,13 @@ func (p pod) annotations() map[string]any {
 	return annotations
 }
 
-// nodesCanGo: the Cluster Autoscaler keeps a node for ever for a volume on its disk, unless the pod names it. It splits
-// at commas and trims nothing.
+// nodesCanGo checks that local volumes do not keep nodes. The Cluster Autoscaler never removes a node with a local
+// volume unless the pod's annotation names the volume. It splits the annotation at commas and trims nothing.
 func nodesCanGo(objects []Object) (wrong []string) {
 	const prefix = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	for _, p := range pods(objects) {
 		annotations := p.annotations()
-		if annotations[prefix] == "false" || p.owner.Kind() == "DaemonSet" { // says that it means it; goes with its node
+		if annotations[prefix] == "false" || p.owner.Kind() == "DaemonSet" { // kept on purpose; or removed with its node
 			continue
 		}
 		safe, _ := annotations[prefix+"-local-volumes"].(string)
@@ -32,7 +32,7 @@ func nodesCanGo(objects []Object) (wrong []string) {
 			local := volume["hostPath"] != nil || volume["emptyDir"] != nil && volume.at("emptyDir", "medium") != "Memory"
 			if local && !slices.Contains(strings.Split(safe, ","), fmt.Sprint(volume["name"])) {
 				wrong = append(wrong, fmt.Sprintf(
-					"%s: volume %v keeps its node from ever being removed", p.owner.key(), volume["name"],
+					"%s: volume %v keeps the Cluster Autoscaler from removing its node", p.owner.key(), volume["name"],
 				))
 			}
 		}
@@ -40,8 +40,8 @@ func nodesCanGo(objects []Object) (wrong []string) {
 	return wrong
 }
 
-// nodePoolsTakeTheirPods: a pod that asks for a NodePool's nodes must be able to run on a new one, which has the labels
-// that the NodePool requires and no others.
+// nodePoolsTakeTheirPods checks that a pod that selects a NodePool can run on a new node, which has only the labels
+// that the NodePool requires.
 func nodePoolsTakeTheirPods(objects []Object) (wrong []string) {
 	nodePools := map[string]Object{}
 	for _, o := range objects {
@@ -56,7 +56,7 @@ func nodePoolsTakeTheirPods(objects []Object) (wrong []string) {
 		}
 		nodePool, made := nodePools[fmt.Sprint(name)]
 		if !made {
-			wrong = append(wrong, fmt.Sprintf("%s: asks for NodePool %v, which does not exist", p.owner.key(), name))
+			wrong = append(wrong, fmt.Sprintf("%s: selects NodePool %v, which does not exist", p.owner.key(), name))
 			continue
 		}
 		for _, taint := range nodePool.list("spec", "template", "spec", "taints") {
@@ -73,7 +73,7 @@ func nodePoolsTakeTheirPods(objects []Object) (wrong []string) {
 			for resource, limit := range limits {
 				if asked := requests[resource]; asked != nil && number(asked) > number(limit) {
 					wrong = append(wrong, fmt.Sprintf(
-						"%s: asks for %v of %s, NodePool %v has %v at most", p.owner.key(), asked, resource, name, limit,
+						"%s: requests %v of %s, but NodePool %v has at most %v", p.owner.key(), asked, resource, name, limit,
 					))
 				}
 			}
@@ -88,7 +88,7 @@ func (p pod) tolerates(taint Object) bool {
 	})
 }
 
-// labelsMissing are what the pod requires of a node's labels and a new node of the NodePool does not have.
+// labelsMissing reports labels that the pod requires and a new node of the NodePool does not have.
 func (p pod) labelsMissing(nodePool Object) (wrong []string) {
 	has := map[any][]any{"karpenter.sh/nodepool": {nodePool.Name()}}
 	for _, r := range nodePool.list("spec", "template", "spec", "requirements") {
@@ -117,7 +117,7 @@ func (p pod) labelsMissing(nodePool Object) (wrong []string) {
 	}
 	if len(terms) > 0 && !slices.ContainsFunc(terms, met) {
 		wrong = append(wrong, fmt.Sprintf(
-			"%s: no term of its node affinity is met by a new node of NodePool %s", p.owner.key(), nodePool.Name(),
+			"%s: no new node of NodePool %s meets its node affinity", p.owner.key(), nodePool.Name(),
 		))
 	}
 	return wrong
@@ -130,7 +130,7 @@ func number(value any) (n int) {
 	return n
 }
 
-// queuesExist: where a stack makes queues, it makes those that its pods wait in.
+// queuesExist checks that a stack that makes queues makes all queues in which its pods wait.
 func queuesExist(objects []Object) (wrong []string) {
 	made := map[any]bool{}
 	for _, o := range objects {

@@ -10,13 +10,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Object is a Kubernetes object as the API server would be sent it.
+// Object is a Kubernetes object as Pulumi sends it to the API server.
 type Object map[string]any
 
-// Redacted stands in place of a secret value.
+// Redacted replaces a secret value.
 const Redacted = "REDACTED"
 
-// what to do with secret values
+// secrets says what to do with secret values.
 type secrets bool
 
 const (
@@ -24,10 +24,10 @@ const (
 	redactSecrets secrets = false
 )
 
-// Objects are the Kubernetes objects of the resources, secrets redacted.
+// Objects returns the Kubernetes objects of the resources, with secrets redacted.
 func Objects(resources []Resource) []Object { return objects(resources, redactSecrets) }
 
-// ObjectsWithSecrets are the same with their secrets, for tests that look for leaks.
+// ObjectsWithSecrets is Objects with the secrets, for tests that look for leaks.
 func ObjectsWithSecrets(resources []Resource) []Object { return objects(resources, keepSecrets) }
 
 func objects(resources []Resource, s secrets) []Object {
@@ -63,7 +63,7 @@ func (o Object) Kind() string { return fmt.Sprint(o["kind"]) }
 // Name of the object.
 func (o Object) Name() string { return fmt.Sprint(o.at("metadata", "name")) }
 
-// at follows keys down the object; nil where there is nothing.
+// at returns the value at a path of keys, or nil.
 func (o Object) at(keys ...string) any {
 	var value any = map[string]any(o)
 	for _, key := range keys {
@@ -76,7 +76,7 @@ func (o Object) at(keys ...string) any {
 	return value
 }
 
-// Text of the object, as YAML.
+// Text returns the object as YAML.
 func (o Object) Text() string {
 	text, err := yaml.Marshal(o)
 	if err != nil {
@@ -85,7 +85,7 @@ func (o Object) Text() string {
 	return string(text)
 }
 
-// YAML prints objects as documents of one stream.
+// YAML prints objects as one stream of documents.
 func YAML(objects []Object) []byte {
 	var out bytes.Buffer
 	for _, object := range objects {

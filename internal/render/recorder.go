@@ -1,5 +1,5 @@
-// Package render runs a Pulumi program without an engine: a Recorder stands in for it and keeps every resource. `make
-// render` prints the Kubernetes objects from it, and tests check what must hold for any stack.
+// Package render runs a Pulumi program without an engine: a Recorder takes its place and keeps every resource. `make
+// render` prints the Kubernetes objects from it, and tests check rules that every stack must follow.
 package render
 
 import (
@@ -24,14 +24,14 @@ type Resource struct {
 	Protect                 bool
 	IgnoreChanges           []string
 	Dependencies            []string
-	// Provider is the URN and id of the provider that makes the resource; empty for components and default providers.
+	// Provider is the URN and ID of the resource's provider. Empty for components and default providers.
 	Provider string
 }
 
-// Recorder is a mock engine. It does what the plain mocks of the SDK leave out and the real engine and providers do:
-// autonaming, generated passwords that are secret, the address of a load balancer.
+// Recorder is a mock engine. Unlike the SDK's own mocks it names objects, generates secret passwords and sets the
+// address of a load balancer, as the real engine and providers do.
 type Recorder struct {
-	// Preview leaves unknown what only an update can know.
+	// Preview leaves values unknown that only an update can know.
 	Preview bool
 
 	mu        sync.Mutex
@@ -40,15 +40,15 @@ type Recorder struct {
 
 var _ pulumi.MockResourceMonitor = (*Recorder)(nil)
 
-// Run runs a project's program on a stack of the given config (keys without the project's prefix, objects as JSON) and
-// returns what it registered, by URN.
+// Run runs a project's program on a stack with the given config (keys without the project's prefix, objects as JSON).
+// It returns the registered resources, sorted by URN.
 func Run(project, stack string, values map[string]string, preview bool, program pulumi.RunFunc) ([]Resource, error) {
 	recorder := &Recorder{Preview: preview}
 	config := map[string]string{}
 	for key, value := range values {
 		config[project+":"+key] = value
 	}
-	// As the CLI does for the program that it starts.
+	// The CLI passes the config in the same variable.
 	encoded, err := json.Marshal(config)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func Run(project, stack string, values map[string]string, preview bool, program 
 	return recorder.Resources(), err
 }
 
-// Resources are the registered resources, sorted by URN.
+// Resources returns the registered resources, sorted by URN.
 func (r *Recorder) Resources() []Resource {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +77,7 @@ func (r *Recorder) NewResource(args pulumi.MockResourceArgs) (string, resource.P
 	outputs := args.Inputs.Copy()
 	switch {
 	case args.TypeToken == randomPassword:
-		// Known in a preview too, unlike the real one: the SDK's mocks cannot carry a secret that is unknown.
+		// Unlike the real one, it is known in a preview too: the SDK's mocks do not support unknown secrets.
 		outputs["result"] = resource.MakeSecret(resource.NewStringProperty(password(args.Name)))
 	case strings.HasPrefix(args.TypeToken, "kubernetes:") && args.Custom:
 		outputs = autoname(args, outputs)
@@ -93,7 +93,7 @@ func (r *Recorder) NewResource(args pulumi.MockResourceArgs) (string, resource.P
 	return id, outputs, nil
 }
 
-// Call answers no function: the program calls none.
+// Call always fails, because the program calls no provider functions.
 func (r *Recorder) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	return nil, fmt.Errorf("the program calls %s, which the recorder does not know", args.Token)
 }
@@ -114,8 +114,8 @@ func (r *Recorder) record(args pulumi.MockResourceArgs) {
 	})
 }
 
-// autoname gives an object without a name the name that Pulumi would: the resource's and a suffix. Here the suffix is a
-// hash of the content, so that a rendered stack shows which objects a change replaces.
+// autoname names an object that has no name, as Pulumi would: the resource's name and a suffix. The suffix is a hash of
+// the content here, so that a rendered stack shows which objects a change replaces.
 func autoname(args pulumi.MockResourceArgs, outputs resource.PropertyMap) resource.PropertyMap {
 	metadata := resource.PropertyMap{}
 	if m, ok := outputs["metadata"]; ok && plain(m).IsObject() {
@@ -143,7 +143,7 @@ func loadBalancerStatus() resource.PropertyValue {
 	}}})
 }
 
-// plain takes the secret or output wrapping off a value.
+// plain removes the secret or output wrapper from a value.
 func plain(v resource.PropertyValue) resource.PropertyValue {
 	for {
 		switch {
@@ -157,7 +157,7 @@ func plain(v resource.PropertyValue) resource.PropertyValue {
 	}
 }
 
-// Passwords are the passwords that the stand-in generated, by resource name.
+// Passwords returns the passwords that the Recorder generated, by resource name.
 func Passwords(resources []Resource) map[string]string {
 	found := map[string]string{}
 	for _, r := range resources {
@@ -170,7 +170,7 @@ func Passwords(resources []Resource) map[string]string {
 
 const randomPassword = "random:index/randomPassword:RandomPassword"
 
-// password is as fixed as the resource's name, so that goldens and comparisons hold still.
+// password depends only on the resource's name, so that goldens stay the same.
 func password(name string) string {
 	sum := sha256.Sum256([]byte("password of " + name))
 	return hex.EncodeToString(sum[:20])

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// New is a certificate for 127.0.0.1, valid for an hour and signed by its own key, and that key, both in PEM.
+// New returns a self-signed certificate for 127.0.0.1, valid for an hour, and its key, both in PEM.
 func New(t *testing.T) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

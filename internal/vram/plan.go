@@ -7,41 +7,41 @@ import (
 	"strings"
 )
 
-// Pool is what is asked of one pool.
+// Pool is the request for a plan of one pool.
 type Pool struct {
-	// Settings; a Context or Parallel of 0 is chosen.
+	// Settings of the pool. Make chooses a Context or Parallel of 0.
 	Settings
-	// GiB is the memory of each GPU; of the whole pod in a CPU pool. 0: not known.
+	// GiB is the memory of each GPU, or of the whole pod in a CPU pool. 0: unknown.
 	GiB float64
-	// MaxLoaded is the number of models that shall stay loaded together. 0: as many as fit.
+	// MaxLoaded is the number of models to keep loaded together. 0: as many as fit.
 	MaxLoaded int
 	Models    []Model
 }
 
-// Plan is how a pool runs.
+// Plan says how a pool runs.
 type Plan struct {
 	Settings
 	GiB       float64
 	MaxLoaded int
 	// Loads of the known models, in the pool's order.
 	Loads []Load
-	// Unknown are the models of which nothing is known: neither the lock nor the config states their memory.
+	// Unknown lists the models whose memory neither the lock nor the config states.
 	Unknown []string
-	// Warnings are for people; nothing is refused for them.
+	// Warnings inform the user. They do not stop a deployment.
 	Warnings []string
 }
 
-// Problem is a reason to refuse a pool. Setting is the key, below the pool's, that the remedy starts from.
+// Problem is a reason to reject a pool. Setting is the key to change first, relative to the pool's key.
 type Problem struct{ Setting, Text string }
 
-// Where nothing can be planned.
+// Defaults for a pool whose memory is unknown.
 const (
 	DefaultContext  = 8192
 	DefaultParallel = 4
 )
 
-// ladder is the documented order of choice, from what every pool should have to what a large GPU can spare: first a
-// context of 8k, then four requests at a time, then 32k, then eight requests, then 128k.
+// ladder lists the settings to choose from, in the documented order, from what every pool should have to what only a
+// large GPU can spare: first a context of 8k, then four requests at a time, then 32k, then eight requests, then 128k.
 var ladder = []Settings{
 	{Context: 2048, Parallel: 1}, {Context: 4096, Parallel: 1}, {Context: 8192, Parallel: 1}, {Context: 8192, Parallel: 2},
 	{Context: 8192, Parallel: 4},
@@ -49,21 +49,21 @@ var ladder = []Settings{
 	{Context: 65536, Parallel: 8}, {Context: 131072, Parallel: 8},
 }
 
-// comfortable is the rung from which keeping all models loaded goes before a larger context; below it, a pool that
-// swaps serves better.
+// comfortable is the lowest rung on which keeping all models loaded matters more than a larger context. Below it,
+// swapping models serves a pool better.
 var comfortable = ladder[4]
 
-// cpuBase is for Ollama itself: its server and a runner take about 200 MiB before the first weight.
+// cpuBase is the memory for Ollama itself: its server and a runner take about 200 MiB before the first weight.
 const cpuBase = 512 << 20
 
-// Make plans a pool, or says why it cannot be.
+// Make plans a pool. The problems say why it cannot run as requested.
 func Make(p Pool) (Plan, []Problem) {
 	plan := p.choose()
 	models := max(len(plan.runners()), 1)
 	var problems []Problem
 	switch {
 	case p.GiB == 0 && p.GPUs == 0 && len(plan.Unknown) == 0:
-		plan.MaxLoaded = models // the pod's memory follows
+		plan.MaxLoaded = models // the pod gets the memory for all of them
 	case p.GiB == 0 || len(plan.Unknown) > 0:
 		plan.MaxLoaded = 1
 	default:
@@ -75,7 +75,7 @@ func Make(p Pool) (Plan, []Problem) {
 	if p.MaxLoaded > 0 {
 		if fit := plan.together(); p.GiB > 0 && min(p.MaxLoaded, models) > max(fit, 1) {
 			problems = append(problems, Problem{"maxLoadedModels", fmt.Sprintf(
-				"%d do not fit together, %d would: lower it or leave it out", p.MaxLoaded, fit,
+				"%d models do not fit together, only %d: lower it or leave it out", p.MaxLoaded, fit,
 			)})
 		}
 		plan.MaxLoaded = p.MaxLoaded
@@ -84,8 +84,8 @@ func Make(p Pool) (Plan, []Problem) {
 	return plan, problems
 }
 
-// choose climbs the ladder: to the highest rung, from a comfortable one up, on which all models stay loaded together;
-// else to the highest on which each fits alone; else it stays on the lowest.
+// choose returns the highest rung, from comfortable up, on which all models stay loaded together; or else the highest
+// on which each fits alone; or else the lowest.
 func (p Pool) choose() Plan {
 	rungs := p.rungs()
 	lowest := p.at(rungs[0])
@@ -112,8 +112,8 @@ func (p Pool) choose() Plan {
 	return lowest
 }
 
-// rungs are the ladder's with what the config fixes in place, no context above what any of the models was trained for,
-// each once.
+// rungs returns the rungs of the ladder with the config's fixed values filled in and the context capped at the longest
+// that any model was trained for, without duplicates.
 func (p Pool) rungs() (rungs []Settings) {
 	for _, rung := range ladder {
 		if s := p.fill(rung); !slices.Contains(rungs, s) {
@@ -123,7 +123,7 @@ func (p Pool) rungs() (rungs []Settings) {
 	return rungs
 }
 
-// usual are the settings of a pool that cannot be planned.
+// usual returns the settings of a pool that cannot be planned.
 func (p Pool) usual() Settings {
 	return p.fill(Settings{Context: DefaultContext, Parallel: DefaultParallel})
 }
@@ -142,7 +142,7 @@ func (p Pool) fill(s Settings) Settings {
 	if known && trained > 0 {
 		s.Context = min(s.Context, trained)
 	}
-	if fixed > 0 { // another context than a Modelfile's would load the same weights twice in turn
+	if fixed > 0 { // with any other context, Ollama would reload the same weights in turn
 		s.Context = fixed
 	}
 	if p.Context > 0 {
@@ -154,7 +154,7 @@ func (p Pool) fill(s Settings) Settings {
 	return s
 }
 
-// at is the pool under settings.
+// at plans the pool with the given settings.
 func (p Pool) at(s Settings) Plan {
 	plan := Plan{Settings: s, GiB: p.GiB}
 	for _, m := range p.Models {
@@ -167,7 +167,7 @@ func (p Pool) at(s Settings) Plan {
 	return plan
 }
 
-// capacity is the memory of one GPU, or of a CPU pod's models.
+// capacity returns the memory of one GPU, or the memory that a CPU pod has for models.
 func (p Plan) capacity() int64 {
 	capacity := int64(p.GiB * GiB)
 	if p.GPUs == 0 {
@@ -176,7 +176,8 @@ func (p Plan) capacity() int64 {
 	return capacity
 }
 
-// runners are the loads that can be in memory together, largest first: of models that share weights, the larger.
+// runners returns the loads that can be in memory together, largest first. Of models that share weights it returns the
+// larger load.
 func (p Plan) runners() []Load {
 	byWeights := map[string]Load{}
 	for _, l := range p.Loads {
@@ -206,9 +207,9 @@ func (p Plan) tooLarge() (large []Load) {
 	return large
 }
 
-// together is how many models stay loaded whichever they are and in whatever order they come. The last one to come must
-// find what it needs beside the others, and on a GPU 80 % of what they leave must hold it: the largest, x, then takes
-// at most 0.8 (VRAM - sum + x), which is sum + x/4 <= VRAM.
+// together returns how many models stay loaded, whichever they are and in whatever order they are loaded. The last one
+// must fit next to the others, and on a GPU into 80 % of what they leave free. The largest, x, then takes at most 0.8
+// (VRAM - sum + x), which is sum + x/4 <= VRAM.
 func (p Plan) together() int {
 	runners := p.runners()
 	var sum, reserve int64
@@ -226,8 +227,8 @@ func (p Plan) together() int {
 	return len(runners)
 }
 
-// thrash warns of models that share weights and disagree on the context: Ollama keeps one of them and reloads for the
-// other.
+// thrash warns about models that share weights but differ in the context: Ollama keeps one of them loaded and reloads
+// for the other.
 func (p Plan) thrash() (warnings []string) {
 	first := map[string]Load{}
 	for _, l := range p.Loads {
@@ -237,18 +238,18 @@ func (p Plan) thrash() (warnings []string) {
 			continue
 		}
 		if other.Context != l.Context {
-			warnings = append(warnings, fmt.Sprintf("%s (context %d) and %s (context %d) share the weights of %s: each "+
-				"request for the other one loads them anew; set PARAMETER num_ctx %d in the Modelfile, or one contextLength for "+
-				"both",
+			warnings = append(warnings, fmt.Sprintf("%s (context %d) and %s (context %d) share the weights of %s, so "+
+				"Ollama reloads them when requests switch between the two: set PARAMETER num_ctx %d in the Modelfile, or one "+
+				"contextLength for both",
 				other.Model.Name, other.Context, l.Model.Name, l.Context, l.Model.Weights, other.Context))
 		}
 	}
 	return warnings
 }
 
-// HostGiB is the memory, in whole GiB, that a pod should have: in a CPU pool the models themselves; beside a GPU the
-// largest model's weights, which pass through memory when they are loaded, and 4 GiB for Ollama, the token embeddings
-// and pinned buffers.
+// HostGiB returns the memory that a pod should have, in whole GiB. A CPU pod holds the models themselves. A GPU pod
+// needs the weights of its largest model, which pass through memory while they load, and 4 GiB for Ollama, the token
+// embeddings and pinned buffers.
 func (p Plan) HostGiB() int {
 	var need int64
 	if p.GPUs > 0 {
@@ -270,7 +271,7 @@ func (p Plan) HostGiB() int {
 	return int((need + GiB - 1) / GiB)
 }
 
-// ContextOf is the number of tokens that a request for a model may use.
+// ContextOf returns the number of tokens that a request for a model may use.
 func (p Plan) ContextOf(model string) int {
 	for _, l := range p.Loads {
 		if l.Model.Name == model {
@@ -280,7 +281,7 @@ func (p Plan) ContextOf(model string) int {
 	return p.Context
 }
 
-// Slots is the number of requests that a pod answers at a time for a model.
+// Slots returns the number of requests for a model that a pod answers at a time.
 func (p Plan) Slots(model string) int {
 	for _, l := range p.Loads {
 		if l.Model.Name == model {
@@ -290,7 +291,7 @@ func (p Plan) Slots(model string) int {
 	return p.Parallel
 }
 
-// misfit says why the models do not fit, with the arithmetic, and which settings would do.
+// misfit explains with the arithmetic why the models do not fit, and names settings with which they would.
 func (p Pool) misfit(plan Plan) Problem {
 	var parts []string
 	for _, l := range plan.tooLarge() {
@@ -298,7 +299,7 @@ func (p Pool) misfit(plan Plan) Problem {
 	}
 	setting, has := "gpu.vramGiB", fmt.Sprintf("each GPU has %.1f GiB", p.GiB)
 	if p.GPUs == 0 {
-		setting, has = "memory", fmt.Sprintf("the pod has %.1f GiB, %.1f of them for Ollama itself", p.GiB, gib(cpuBase))
+		setting, has = "memory", fmt.Sprintf("the pod has %.1f GiB, of which Ollama itself takes %.1f", p.GiB, gib(cpuBase))
 	}
 	return Problem{setting, fmt.Sprintf(
 		"%s; %s: set %s", strings.Join(parts, "; "), has, strings.Join(p.remedies(plan), ", or "),
@@ -307,12 +308,12 @@ func (p Pool) misfit(plan Plan) Problem {
 
 func (l Load) arithmetic(plan Plan) string {
 	if l.Model.GiB > 0 {
-		return fmt.Sprintf("%s needs the %.1f GiB that its vramGiB states", l.Model.Name, l.Model.GiB)
+		return fmt.Sprintf("%s needs %.1f GiB, as its vramGiB says", l.Model.Name, l.Model.GiB)
 	}
 	text := fmt.Sprintf("%s needs %.1f GiB = weights %.1f + KV cache %.1f (%d tokens x %d requests) + graph %.1f",
 		l.Model.Name, gib(l.Needs()), gib(l.Weights), gib(l.KV), l.Context, l.Parallel, gib(l.Graph))
 	if plan.GPUs > 0 {
-		text += fmt.Sprintf(" + GPU runtime %.1f + what Ollama reserves to place it %.1f", gib(l.Device), gib(l.Reserve))
+		text += fmt.Sprintf(" + GPU runtime %.1f + reserve for placement %.1f", gib(l.Device), gib(l.Reserve))
 	}
 	if plan.GPUs > 1 {
 		text += fmt.Sprintf(" on each of %d GPUs", plan.GPUs)
@@ -320,8 +321,8 @@ func (l Load) arithmetic(plan Plan) string {
 	return text
 }
 
-// remedies are changes of one setting each that make the pool fit, the least first; every one is planned before it is
-// named.
+// remedies returns changes of one setting each that make the pool fit, smallest change first. It plans every change
+// before it names it.
 func (p Pool) remedies(plan Plan) (remedies []string) {
 	try := func(change func(*Pool)) bool {
 		changed := p
@@ -362,7 +363,7 @@ func (p Pool) remedies(plan Plan) (remedies []string) {
 	for _, l := range plan.tooLarge() {
 		plan.GiB = max(plan.GiB, gib(l.Needs()))
 	}
-	return append(remedies, fmt.Sprintf("gpu.vramGiB to %d with GPUs that have as much", int(plan.GiB)+1))
+	return append(remedies, fmt.Sprintf("gpu.vramGiB to %d and use GPUs with that much memory", int(plan.GiB)+1))
 }
 
 func gib(bytes int64) float64 { return float64(bytes) / GiB }

@@ -6,8 +6,7 @@ import (
 	"text/tabwriter"
 )
 
-// Table writes a plan for people: the settings, a line for each model, and what is left. Memory is that of a pod, as it
-// is deployed.
+// Table prints a plan: the settings, a line for each model, and the memory left. memory is a pod's memory as deployed.
 func (p Plan) Table(out io.Writer, pool, memory string) error {
 	where := fmt.Sprintf("%d GPU(s) of %s", p.GPUs, size(p.GiB))
 	if p.GPUs == 0 {
@@ -31,7 +30,7 @@ func (p Plan) Table(out io.Writer, pool, memory string) error {
 		return err
 	}
 	for _, model := range p.Unknown {
-		fmt.Fprintf(out, "  %s: not planned, its memory is not known: run `make lock`, or state models[].vramGiB\n", model)
+		fmt.Fprintf(out, "  %s: not planned, its memory is unknown: run `make lock`, or set models[].vramGiB\n", model)
 	}
 	if p.GPUs > 0 && p.GiB == 0 {
 		fmt.Fprintln(out, "  not checked against the GPU: set gpu.vramGiB")

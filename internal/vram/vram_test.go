@@ -165,7 +165,7 @@ func TestHowManyModelsStayLoaded(t *testing.T) {
 	asked.MaxLoaded = 2
 	_, problems := vram.Make(asked)
 	assert.Equal(t, []vram.Problem{{
-		Setting: "maxLoadedModels", Text: "2 do not fit together, 1 would: lower it or leave it out",
+		Setting: "maxLoadedModels", Text: "2 models do not fit together, only 1: lower it or leave it out",
 	}}, problems)
 }
 

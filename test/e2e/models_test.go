@@ -91,7 +91,7 @@ func lockAgainstRegistry(t *testing.T) {
 	withLock(t, right, wrong)
 	out, err = check()
 	assert.Error(t, err, "drift")
-	assert.Contains(t, out, "tiny:latest: models.lock.yaml has "+wrong+", the registry "+right)
+	assert.Contains(t, out, "tiny:latest: models.lock.yaml has "+wrong+", but the registry has "+right)
 }
 
 func wrongDigest(t *testing.T) {
@@ -124,7 +124,7 @@ func registryAway(t *testing.T) {
 func scheduledCheck(t *testing.T) {
 	kubectl(t, "create", "job", "-n", "ollama", "check-now", "--from=cronjob/models-writer-check")
 	kubectl(t, "wait", "-n", "ollama", "job/check-now", "--for=condition=complete", "--timeout=90s")
-	assert.Contains(t, kubectl(t, "logs", "-n", "ollama", "job/check-now", "--tail=-1"), "all models are as models.lock.yaml says")
+	assert.Contains(t, kubectl(t, "logs", "-n", "ollama", "job/check-now", "--tail=-1"), "all models match models.lock.yaml")
 	kubectl(t, "delete", "job", "-n", "ollama", "check-now")
 }
 

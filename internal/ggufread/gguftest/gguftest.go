@@ -9,19 +9,19 @@ import (
 	"slices"
 )
 
-// Values are a header's, by key: uint32, string, []uint32, []bool or []string.
+// Values holds a header's values by key. Allowed types: uint32, string, []uint32, []bool and []string.
 type Values map[string]any
 
-// Tensors are the shapes of f32 tensors, by name. Their data are zeros.
+// Tensors holds the shapes of f32 tensors by name. Their data are zeros.
 type Tensors map[string][]uint64
 
-// Numbers of the format: value types, and the alignment of the data.
+// Numbers of the GGUF format: value types, and the alignment of the data in bytes.
 const (
 	typeUint32, typeBool, typeString, typeArray = 4, 7, 8, 9
 	alignment                                   = 32
 )
 
-// Llama is a small model of the llama architecture; values are set over its own, nil takes one away.
+// Llama returns a small model of the llama architecture. values overrides its header; a nil value removes a key.
 func Llama(values Values) []byte {
 	all := Values{
 		"general.architecture": "llama", "general.file_type": uint32(0),
@@ -35,7 +35,7 @@ func Llama(values Values) []byte {
 	return File(all, Blocks(64, 128, 2))
 }
 
-// Blocks are the tensors of a model with so many blocks.
+// Blocks returns the tensors of a model with the given number of blocks.
 func Blocks(width, feedForward uint64, blocks int) Tensors {
 	tensors := Tensors{"token_embd.weight": {width, 3}, "output_norm.weight": {width}, "output.weight": {width, 3}}
 	for i := range blocks {
@@ -52,12 +52,12 @@ func Blocks(width, feedForward uint64, blocks int) Tensors {
 	return tensors
 }
 
-// File is a whole file.
+// File returns a complete GGUF file.
 func File(values Values, tensors Tensors) []byte {
 	var b bytes.Buffer
 	put := func(numbers ...any) {
 		for _, n := range numbers {
-			_ = binary.Write(&b, binary.LittleEndian, n) // a buffer takes all
+			_ = binary.Write(&b, binary.LittleEndian, n) // a bytes.Buffer never fails
 		}
 	}
 	text := func(s string) { put(uint64(len(s)), []byte(s)) }
@@ -80,7 +80,7 @@ func File(values Values, tensors Tensors) []byte {
 				text(s)
 			}
 		default:
-			panic(fmt.Sprintf("%s: no values of type %T", key, value))
+			panic(fmt.Sprintf("%s: values of type %T are not supported", key, value))
 		}
 	}
 	var offset uint64
