@@ -15,8 +15,8 @@ const (
 
 // Sentence is what a model of [Llama] says, one token per word. No word occurs twice, because the model chooses the
 // next word by the previous one alone.
-const Sentence = "Hello! I am a tiny model made for tests: every word of this answer was chosen long before you asked, so " +
-	"clients, queues, limits and dashboards can be watched at work without downloading anything large. Goodbye."
+const Sentence = "Hello! I am a tiny model made for tests: every word of this answer was chosen long before you " +
+	"asked, so clients, queues, limits and dashboards can be watched at work without downloading anything large. Goodbye."
 
 // vocabulary lists the tokens of a model. A token's id is its index.
 type vocabulary struct {
