@@ -216,9 +216,11 @@ func TestABlobIsRedirectedToAnotherHostname(t *testing.T) {
 		"but not if the client used that address":          {"", "127.0.0.1:{port}", ""},
 		"to the given host, with the port of the request":  {"blobs.example", "registry.example:5000", "blobs.example:5000"},
 		"to the given host, without a port if it has none": {"blobs.example", "registry.example", "blobs.example"},
-		"to the given host and port":                       {"blobs.example:8443", "registry.example:5000", "blobs.example:8443"},
-		"to an IPv6 address":                               {"[::1]:5000", "registry.example:5000", "[::1]:5000"},
-		"but not if the client used the given host":        {"blobs.example", "blobs.example:5000", ""},
+		"to the given host and port": {
+			"blobs.example:8443", "registry.example:5000", "blobs.example:8443",
+		},
+		"to an IPv6 address":                        {"[::1]:5000", "registry.example:5000", "[::1]:5000"},
+		"but not if the client used the given host": {"blobs.example", "blobs.example:5000", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
