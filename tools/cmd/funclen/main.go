@@ -23,7 +23,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: funclen MAX FILE...")
+		return errors.New("usage: funclen MAX FILE, for one file or more")
 	}
 	limit, err := strconv.Atoi(args[0])
 	if err != nil {
