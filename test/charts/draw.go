@@ -78,7 +78,7 @@ func drawPage(p *page, s span) []byte {
 	for _, panel := range p.panels {
 		rows = max(rows, panel.y+panel.h)
 		if panel.kind == kindStat {
-			stats = "; single numbers are from the end"
+			stats = "; single numbers are the values at the end"
 		}
 	}
 	height := float64(headHeight + rows*gridRow + pageMargin)

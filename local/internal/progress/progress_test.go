@@ -46,7 +46,7 @@ func TestAFailedStepReturnsItsErrorUnchangedAndIsMarkedInTheSummary(t *testing.T
 		out.Reset()
 		log.Summary()
 		// The CPU times are the machine's own.
-		want := regexp.MustCompile(`^ +TIME +CPU  STEP\n +1m30s +\S+  one\n +0s +\S+  two  failed\n +1m30s +\S+  in all\n$`)
+		want := regexp.MustCompile(`^ *TIME +CPU  STEP\n *1m30s +\S+  one\n *0s +\S+  two  failed\n *1m30s +\S+  in all\n$`)
 		if !want.MatchString(out.String()) {
 			t.Errorf("got\n%s\nwant\n%s", &out, want)
 		}
