@@ -87,7 +87,7 @@ func workOutOwnKey(n Name) (string, error) {
 	return key.String(), nil
 }
 
-// addFolder adds all files in a package's folder and below, because packages embed files. It leaves out tests and notes.
+// addFolder adds the files in a package's folder and below, because packages embed files, except tests and notes.
 func addFolder(key *digest, sources, folder string) error {
 	return filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
