@@ -23,8 +23,8 @@ type goTool struct {
 	embeds     embeds
 }
 
-// embeds are files of a dependency that the main package embeds: name in the main package → path in the module.
-// go:embed cannot reach into another module, and a repository should not have copies of megabytes that must fit a
+// embeds are files of a dependency that the main package embeds: name in the main package → path in the module. An embed
+// directive cannot reach into another module, and a repository should not have copies of megabytes that must fit a
 // version. So the build overlays them.
 type embeds struct {
 	module string
