@@ -23,9 +23,9 @@ type goTool struct {
 	embeds     embeds
 }
 
-// embeds are files of a dependency that the main package embeds: name in the main package → path in the module. Such a
-// file cannot come from another module, and a repository should not have copies of megabytes that must fit a version.
-// So the build overlays them.
+// embeds are files of a dependency that the main package embeds: name in the main package → path in the module.
+// Embedding cannot reach into another module, and a repository should not have copies of megabytes that must fit a
+// version. So the build overlays them.
 type embeds struct {
 	module string
 	files  map[string]string
