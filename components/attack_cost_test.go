@@ -85,11 +85,12 @@ func (c cost) measure(t *testing.T, direct, front string) (pairs []pair) {
 	return pairs
 }
 
-// What messages are made of: prose, and code, in which every 23rd byte is an escaped quote. Each of these costs the reader and the seal some
-// 0.4 µs, so that 1 MiB of code is over the 10 ms that a body may cost.
+// Messages consist of prose, and of code, in which every 23rd byte is an escaped quote. Each of these costs the reader
+// and the seal about 0.4 µs, so that 1 MiB of code is over the 10 ms that a body may cost.
 const (
-	prose = `The front reads each body once, before it decides anything.\n\nIt looks at the members of the top level and at ` +
-		`nothing else, so a message may say what it likes: even \"model\". Then the request waits for a slot, and the server answers. `
+	prose = `The front reads each body once, before it decides anything.\n\nIt looks at the members of the top ` +
+		`level and at nothing else, so a message may say what it likes: even \"model\". Then the request waits for ` +
+		`a slot, and the server answers. `
 	code = `Look at line 17:\n\tif name == \"front\" {\n\t\treturn nil // \"as before\"\n\t}\nand say why. `
 )
 

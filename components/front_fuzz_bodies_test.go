@@ -258,7 +258,8 @@ func (f *fuzzer) schema() string {
 var fuzzTexts = []string{
 	"Why is the sky blue?", `{"model":"org/big:70b"}`, `","model":"org/big:70b","x":"`, `C:\dir\model\`, "\\\\\\", "\"",
 	"a\nb\tc\r",
-	"żółć 日本語 🦙", "keep_alive: 0, num_ctx, num_gpu", "K ſ \u2028", "<b>&amp;</b>", "}}}]]]", "{{{[[[", "\u007f\u0001",
+	"żółć 日本語 🦙", "keep_alive: 0, num_ctx, num_gpu",
+	"K ſ \u2028", "<b>&amp;</b>", "}}}]]]", "{{{[[[", "\u007f\u0001",
 	"/* \" */",
 }
 

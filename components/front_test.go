@@ -106,7 +106,8 @@ func writeFront(
 	if len(fronts) > 0 {
 		servers := ""
 		for i, front := range fronts {
-			servers += fmt.Sprintf("    server front%d 127.0.0.1:%d check port %d hash-key addr-port\n", i, front.queue, front.metrics)
+			servers += fmt.Sprintf("    server front%d 127.0.0.1:%d check port %d hash-key addr-port\n",
+				i, front.queue, front.metrics)
 		}
 		config = regexp.MustCompile(`(?m)^ *server-template front .*\n`).ReplaceAllString(config, servers)
 	}
@@ -149,7 +150,8 @@ func TestHAProxyAcceptsItsConfigurationWithoutAWarning(t *testing.T) {
 	}
 }
 
-// nextPort counts on below the ports that the kernel gives to whoever asks for any: no server of another test takes one in between.
+// nextPort counts below the range from which the kernel assigns ports, so that no server of another test takes one in
+// between.
 var nextPort atomic.Int32
 
 func freePort(t *testing.T) int {
@@ -928,7 +930,7 @@ func TestTheQueueHoldsWhatHasNoSlotAndIsBounded(t *testing.T) {
 	server, busy, release := busyServer()
 	r := start(t, server)
 	answers := make(chan string, 10)
-	for _, key := range []string{"key-ide", "key-ide", "key-ide", "key-ide", "key-slow"} { // two slots, and three that wait
+	for _, key := range []string{"key-ide", "key-ide", "key-ide", "key-ide", "key-slow"} { // two slots, three wait
 		ask(t, r, key, "", answers)
 	}
 	r.awaitQueue(t, "3")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are named and not there yet: debian-packages.sh PACKAGE...
+# Installs the named Debian packages that are missing: debian-packages.sh PACKAGE...
 set -eu
 
 missing=""

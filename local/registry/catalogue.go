@@ -12,7 +12,7 @@ import (
 	"github.com/ollama/ollama/manifest"
 )
 
-// What Ollama calls the parts of a model.
+// The media types of a model's parts.
 const (
 	mediaTypeManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeConfig   = "application/vnd.docker.container.image.v1+json"
@@ -23,17 +23,18 @@ const (
 	mediaTypeLicense  = "application/vnd.ollama.image.license"
 )
 
-// Catalogue holds models in memory, under names such as library/tiny:latest. Fill it before it is served: it has no
+// Catalogue holds models in memory, under names such as library/tiny:latest. Fill it before you serve it: it has no
 // lock. The zero value is empty and ready.
 type Catalogue struct {
 	blobs        map[string][]byte            // by digest
 	repositories map[string]map[string]string // name, tag → digest of the manifest
 }
 
-// Add puts a model under a name of the form namespace/model:tag.
+// Add adds a model under a name of the form namespace/model:tag.
 func (c *Catalogue) Add(name string, m Model) error {
-	repository, tag, ok := strings.Cut(name, ":")
-	if namespace, model, two := strings.Cut(repository, "/"); !ok || !two || tag == "" || namespace == "" || model == "" || strings.Contains(model, "/") {
+	repository, tag, tagged := strings.Cut(name, ":")
+	namespace, model, ok := strings.Cut(repository, "/")
+	if !tagged || !ok || tag == "" || namespace == "" || model == "" || strings.Contains(model, "/") {
 		return fmt.Errorf("model name %q: give namespace/model:tag, such as library/tiny:latest", name)
 	}
 	body, err := c.manifestOf(m)
@@ -85,7 +86,7 @@ func (c *Catalogue) store(blob []byte) (digest string) {
 	return digest
 }
 
-// Digest is the digest of the manifest under a name as Add takes it, and whether there is one.
+// Digest returns the digest of the manifest under a name of the form that Add takes, and whether there is one.
 func (c *Catalogue) Digest(name string) (digest string, ok bool) {
 	repository, tag, _ := strings.Cut(name, ":")
 	digest, ok = c.repositories[repository][tag]
@@ -104,12 +105,12 @@ func (c *Catalogue) Names() []string {
 	return names
 }
 
-// tags lists the tags of a repository, sorted; none if there is no such repository.
+// tags lists the tags of a repository, sorted. An unknown repository has none.
 func (c *Catalogue) tags(repository string) []string {
 	return slices.Sorted(maps.Keys(c.repositories[repository]))
 }
 
-// isManifest tells whether a digest is that of a manifest in the repository.
+// isManifest reports whether the repository has a manifest with the digest.
 func (c *Catalogue) isManifest(repository, digest string) bool {
 	for _, manifest := range c.repositories[repository] {
 		if manifest == digest {

@@ -1,9 +1,9 @@
 // Package registry is a model registry that `ollama pull` understands, serving models that it makes itself.
 //
-// It stands in for a company's private registry where none may be reached: one static binary, no data, pull only. A
-// [Catalogue] holds models in memory; [TinyModels] fills one from the generator; [Handler] speaks as much of the OCI
-// distribution protocol as Ollama asks for.
+// It stands in for a company's private registry on machines that reach none: one static binary, no data, pull only. A
+// [Catalogue] holds models in memory; [TinyModels] fills one from the generator; [Handler] serves the part of the OCI
+// distribution protocol that Ollama uses.
 //
-// Two habits of Ollama shape it. A blob must be answered by a redirect to another hostname, or the pull fails: Handler
-// redirects to the address on which the request came in. And plain HTTP needs `ollama pull --insecure`.
+// Two habits of Ollama shape it. Its pull fails unless the registry redirects a blob to another hostname: Handler
+// redirects to the address on which the request arrived. And plain HTTP needs `ollama pull --insecure`.
 package registry

@@ -11,11 +11,11 @@ import (
 
 // Handler serves a catalogue, pull only.
 //
-// A GET for a blob is redirected to blobHost, a host or host:port under which this same handler can be reached; the
-// port is by default that of the request. An empty blobHost means the IP address on which the request came in, which
-// any client that got here can reach. Requests to blobHost itself get the bytes.
+// It redirects a GET for a blob to blobHost, another host or host:port of this handler; the default port is that of the
+// request. An empty blobHost means the IP address on which the request arrived, which this client can reach. Requests
+// to blobHost itself get the bytes.
 //
-// Each request but those for /healthz is a line in the log.
+// It logs one line for each request, except for /healthz.
 func Handler(c *Catalogue, blobHost string, log *slog.Logger) http.Handler {
 	r := &routes{catalogue: c, blobHost: blobHost}
 	v2 := http.NewServeMux()
@@ -39,7 +39,7 @@ type routes struct {
 // healthy stays out of the log: a probe every few seconds would bury the pulls.
 func healthy(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("ok\n")) // a client that has gone needs no answer
+	_, _ = w.Write([]byte("ok\n")) // fails only if the client has gone
 }
 
 func (r *routes) version(w http.ResponseWriter, _ *http.Request) {
@@ -73,9 +73,10 @@ func (r *routes) blob(w http.ResponseWriter, req *http.Request) {
 		writeError(w, http.StatusNotFound, "BLOB_UNKNOWN", "no blob "+digest+" in "+repository)
 		return
 	}
-	// A HEAD is answered here: from it Ollama takes the size.
+	// Only a GET is redirected: Ollama reads the size from the answer to a HEAD.
 	if target := r.blobTarget(req); req.Method == http.MethodGet && target != "" {
-		http.Redirect(w, req, (&url.URL{Scheme: "http", Host: target, Path: req.URL.Path}).String(), http.StatusTemporaryRedirect)
+		location := url.URL{Scheme: "http", Host: target, Path: req.URL.Path}
+		http.Redirect(w, req, location.String(), http.StatusTemporaryRedirect)
 		return
 	}
 	r.serve(w, req, "application/octet-stream", digest)
@@ -92,7 +93,7 @@ func (r *routes) tags(w http.ResponseWriter, req *http.Request) {
 	}{repository, r.catalogue.tags(repository)})
 }
 
-// elsewhere answers what no route does: writes, and paths that are not of a registry.
+// elsewhere refuses writes, and paths that the protocol does not have.
 func (r *routes) elsewhere(w http.ResponseWriter, req *http.Request) {
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -102,7 +103,7 @@ func (r *routes) elsewhere(w http.ResponseWriter, req *http.Request) {
 	writeError(w, http.StatusNotFound, "NOT_FOUND", "no such path: "+req.URL.Path)
 }
 
-// repository is the one that the request names; if there is none, the answer has been written and ok is false.
+// repository returns the repository that the request names. If there is none, it writes the answer and returns false.
 func (r *routes) repository(w http.ResponseWriter, req *http.Request) (name string, ok bool) {
 	name = req.PathValue("namespace") + "/" + req.PathValue("model")
 	if len(r.catalogue.tags(name)) == 0 {
@@ -112,7 +113,7 @@ func (r *routes) repository(w http.ResponseWriter, req *http.Request) (name stri
 	return name, true
 }
 
-// serve answers with a blob, whole or the range that is asked for.
+// serve answers with a blob, or with the range that the request asks for.
 func (r *routes) serve(w http.ResponseWriter, req *http.Request, contentType, digest string) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Docker-Content-Digest", digest)
@@ -120,7 +121,7 @@ func (r *routes) serve(w http.ResponseWriter, req *http.Request, contentType, di
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(r.catalogue.blobs[digest]))
 }
 
-// blobTarget is the host to redirect a blob to, or "" if the request already went there.
+// blobTarget returns the host to redirect a blob to, or "" if the client already used it.
 func (r *routes) blobTarget(req *http.Request) string {
 	asked, port := splitHost(req.Host)
 	target, targetPort := splitHost(r.blobHost)
@@ -143,7 +144,7 @@ func (r *routes) blobTarget(req *http.Request) string {
 	return net.JoinHostPort(target, targetPort)
 }
 
-// splitHost is net.SplitHostPort for addresses that may lack a port.
+// splitHost is net.SplitHostPort for addresses that may have no port.
 func splitHost(address string) (host, port string) {
 	if host, port, err := net.SplitHostPort(address); err == nil {
 		return host, port

@@ -29,8 +29,8 @@ type answer struct {
 	body []byte
 }
 
-// ask sends a request to a server under another hostname than the one that it listens on, as a client of a named
-// service does, and follows no redirect.
+// ask sends a request to a server under another hostname than the one that it listens on, like a client of a Service
+// with a name. It follows no redirect.
 func ask(t *testing.T, server *httptest.Server, method, path string, header http.Header) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
@@ -43,7 +43,9 @@ func ask(t *testing.T, server *httptest.Server, method, path string, header http
 	if host := header.Get("Host"); host != "" {
 		req.Host = host
 	}
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	response, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +58,7 @@ func ask(t *testing.T, server *httptest.Server, method, path string, header http
 	return answer{response, body}
 }
 
-// tinyModels generates them once for all tests.
+// tinyModels generates the models once for all tests.
 var tinyModels = sync.OnceValues(registry.TinyModels)
 
 func start(t *testing.T, blobHost string, log io.Writer) (*httptest.Server, *registry.Catalogue) {
@@ -75,7 +77,7 @@ func digestOf(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// weightsOf is the layer of weights of a model.
+// weightsOf returns the weights layer of a model.
 func weightsOf(t *testing.T, server *httptest.Server, model, tag string) manifest.Layer {
 	t.Helper()
 	var m manifest.Manifest
@@ -93,7 +95,9 @@ func weightsOf(t *testing.T, server *httptest.Server, model, tag string) manifes
 
 func TestEveryModelIsWholeAndItsManifestTellsTheTruth(t *testing.T) {
 	server, models := start(t, "", io.Discard)
-	if got, want := strings.Join(models.Names(), " "), "library/tiny-embed:latest library/tiny-endless:latest library/tiny:deep library/tiny:latest library/tiny:long library/tiny:twin library/tiny:wide"; got != want {
+	const want = "library/tiny-embed:latest library/tiny-endless:latest library/tiny:deep library/tiny:latest " +
+		"library/tiny:long library/tiny:twin library/tiny:wide"
+	if got := strings.Join(models.Names(), " "); got != want {
 		t.Errorf("got models %s, want %s", got, want)
 	}
 	for _, name := range models.Names() {
@@ -103,8 +107,9 @@ func TestEveryModelIsWholeAndItsManifestTellsTheTruth(t *testing.T) {
 			if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != manifestType {
 				t.Fatalf("got %s of type %s", response.Status, response.Header.Get("Content-Type"))
 			}
-			if digest := digestOf(response.body); response.Header.Get("Docker-Content-Digest") != digest {
-				t.Errorf("the manifest has digest %s, the header says %s", digest, response.Header.Get("Docker-Content-Digest"))
+			header := response.Header.Get("Docker-Content-Digest")
+			if digest := digestOf(response.body); header != digest {
+				t.Errorf("the manifest has digest %s, the header says %s", digest, header)
 			}
 			var m manifest.Manifest
 			if err := json.Unmarshal(response.body, &m); err != nil {
@@ -117,21 +122,24 @@ func TestEveryModelIsWholeAndItsManifestTellsTheTruth(t *testing.T) {
 			var digests []string
 			for _, layer := range append(m.Layers, m.Config) {
 				blob := ask(t, server, "GET", "/v2/"+repository+"/blobs/"+layer.Digest, nil).body
-				if digestOf(blob) != layer.Digest || int64(len(blob)) != layer.Size {
-					t.Errorf("%s: got %d bytes with digest %s, want %d with %s", layer.MediaType, len(blob), digestOf(blob), layer.Size, layer.Digest)
+				if digest := digestOf(blob); digest != layer.Digest || int64(len(blob)) != layer.Size {
+					t.Errorf("%s: got %d bytes with digest %s, want %d with %s",
+						layer.MediaType, len(blob), digest, layer.Size, layer.Digest)
 				}
 				content[layer.MediaType] = blob
 				digests = append(digests, layer.Digest)
 			}
 			var config model.ConfigV2
-			if err := json.Unmarshal(content["application/vnd.docker.container.image.v1+json"], &config); err != nil {
+			configText := content["application/vnd.docker.container.image.v1+json"]
+			if err := json.Unmarshal(configText, &config); err != nil {
 				t.Fatal(err)
 			}
 			family := "llama"
 			if strings.Contains(name, "embed") {
 				family = "bert"
 			}
-			if config.ModelFormat != "gguf" || config.ModelFamily != family || config.FileType == "" || config.ModelType == "" {
+			if config.ModelFormat != "gguf" || config.ModelFamily != family ||
+				config.FileType == "" || config.ModelType == "" {
 				t.Errorf("got config %+v", config)
 			}
 			if got, want := strings.Join(config.RootFS.DiffIDs, " "), strings.Join(digests[:len(digests)-1], " "); got != want {
@@ -144,7 +152,7 @@ func TestEveryModelIsWholeAndItsManifestTellsTheTruth(t *testing.T) {
 	}
 }
 
-// A stack may lock these models by digest, so a change must be meant.
+// A stack may lock these models by digest, so nobody must change them by accident.
 func TestTheDigestsOfTheModelsAreStable(t *testing.T) {
 	models, err := tinyModels()
 	if err != nil {
@@ -178,9 +186,11 @@ func TestAHeadSaysSizeAndDigestWithoutABody(t *testing.T) {
 	weights := weightsOf(t, server, "tiny", "latest")
 	blob := ask(t, server, "HEAD", "/v2/library/tiny/blobs/"+weights.Digest, http.Header{"Host": {"registry.example"}})
 	if blob.StatusCode != http.StatusOK || blob.ContentLength != weights.Size || len(blob.body) != 0 {
-		t.Errorf("got %s, length %d, %d bytes; want 200, length %d, none", blob.Status, blob.ContentLength, len(blob.body), weights.Size)
+		t.Errorf("got %s, length %d, %d bytes; want 200, length %d, none",
+			blob.Status, blob.ContentLength, len(blob.body), weights.Size)
 	}
-	if found := ask(t, server, "HEAD", "/v2/library/tiny/manifests/latest", nil); found.StatusCode != http.StatusOK || found.Header.Get("Docker-Content-Digest") == "" {
+	found := ask(t, server, "HEAD", "/v2/library/tiny/manifests/latest", nil)
+	if found.StatusCode != http.StatusOK || found.Header.Get("Docker-Content-Digest") == "" {
 		t.Errorf("got %s, headers %v", found.Status, found.Header)
 	}
 }
@@ -200,15 +210,17 @@ func TestABlobComesInRanges(t *testing.T) {
 
 func TestABlobIsRedirectedToAnotherHostname(t *testing.T) {
 	tests := map[string]struct {
-		blobHost, asked, want string // want "" means that the blob itself comes; {port} is the server's
+		blobHost, asked, want string // with an empty want, the blob itself comes; {port} is the server's port
 	}{
-		"to the address of the connection when none is given":    {"", "registry.example:{port}", "127.0.0.1:{port}"},
-		"but not when that is where the client went":             {"", "127.0.0.1:{port}", ""},
-		"to the host that is given, on the port of the request":  {"blobs.example", "registry.example:5000", "blobs.example:5000"},
-		"to the host that is given, without a port if none":      {"blobs.example", "registry.example", "blobs.example"},
-		"to the host and port that are given":                    {"blobs.example:8443", "registry.example:5000", "blobs.example:8443"},
-		"to an IPv6 address":                                     {"[::1]:5000", "registry.example:5000", "[::1]:5000"},
-		"but not when the client went to the host that is given": {"blobs.example", "blobs.example:5000", ""},
+		"by default to the address of the connection":      {"", "registry.example:{port}", "127.0.0.1:{port}"},
+		"but not if the client used that address":          {"", "127.0.0.1:{port}", ""},
+		"to the given host, with the port of the request":  {"blobs.example", "registry.example:5000", "blobs.example:5000"},
+		"to the given host, without a port if it has none": {"blobs.example", "registry.example", "blobs.example"},
+		"to the given host and port": {
+			"blobs.example:8443", "registry.example:5000", "blobs.example:8443",
+		},
+		"to an IPv6 address":                        {"[::1]:5000", "registry.example:5000", "[::1]:5000"},
+		"but not if the client used the given host": {"blobs.example", "blobs.example:5000", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -242,9 +254,10 @@ func TestTheOtherRoutesAnswer(t *testing.T) {
 		status       int
 		body         string
 	}{
-		"it is healthy":                         {"GET", "/healthz", 200, "ok\n"},
-		"it speaks version 2":                   {"GET", "/v2/", 200, "{}\n"},
-		"it lists tags":                         {"GET", "/v2/library/tiny/tags/list", 200, `{"name":"library/tiny","tags":["deep","latest","long","twin","wide"]}` + "\n"},
+		"it is healthy":       {"GET", "/healthz", 200, "ok\n"},
+		"it speaks version 2": {"GET", "/v2/", 200, "{}\n"},
+		"it lists tags": {"GET", "/v2/library/tiny/tags/list", 200,
+			`{"name":"library/tiny","tags":["deep","latest","long","twin","wide"]}` + "\n"},
 		"an unknown repository":                 {"GET", "/v2/library/huge/manifests/latest", 404, `"NAME_UNKNOWN"`},
 		"an unknown namespace":                  {"GET", "/v2/acme/tiny/manifests/latest", 404, `"NAME_UNKNOWN"`},
 		"an unknown tag":                        {"GET", "/v2/library/tiny/manifests/70b", 404, `"MANIFEST_UNKNOWN"`},
@@ -271,8 +284,9 @@ func TestTheOtherRoutesAnswer(t *testing.T) {
 			var problem struct {
 				Errors []struct{ Code, Message string }
 			}
-			if err := json.Unmarshal(got.body, &problem); err != nil || len(problem.Errors) != 1 || problem.Errors[0].Message == "" {
-				t.Errorf("%s is not in the shape of a registry's error (%v)", got.body, err)
+			err := json.Unmarshal(got.body, &problem)
+			if err != nil || len(problem.Errors) != 1 || problem.Errors[0].Message == "" {
+				t.Errorf("%s does not have the format of a registry's error (%v)", got.body, err)
 			}
 		})
 	}
@@ -283,13 +297,18 @@ func TestARequestIsOneLineInTheLogAndAProbeNone(t *testing.T) {
 	server, _ := start(t, "", &log)
 	ask(t, server, "GET", "/healthz", nil)
 	ask(t, server, "GET", "/v2/library/huge/manifests/latest", nil)
-	ask(t, server, "GET", "/v2/library/tiny/blobs/"+weightsOf(t, server, "tiny", "latest").Digest, http.Header{"Range": {"bytes=0-3"}})
-	server.Close() // waits for the handlers, hence for the log
+	blob := "/v2/library/tiny/blobs/" + weightsOf(t, server, "tiny", "latest").Digest
+	ask(t, server, "GET", blob, http.Header{"Range": {"bytes=0-3"}})
+	server.Close() // waits for the handlers, and so for the log
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	if len(lines) != 3 {
 		t.Fatalf("got %d lines, want 3:\n%s", len(lines), log.String())
 	}
-	for i, want := range []string{"path=/v2/library/huge/manifests/latest range=\"\" status=404", "path=/v2/library/tiny/manifests/latest range=\"\" status=200", "range=\"bytes=0-3\" status=206 bytes=4"} {
+	for i, want := range []string{
+		`path=/v2/library/huge/manifests/latest range="" status=404`,
+		`path=/v2/library/tiny/manifests/latest range="" status=200`,
+		`range="bytes=0-3" status=206 bytes=4`,
+	} {
 		if !strings.Contains(lines[i], want) {
 			t.Errorf("line %d is %s, want %s", i, lines[i], want)
 		}
@@ -309,7 +328,7 @@ func TestAModelThatCannotBeServedIsRefused(t *testing.T) {
 		"a name without a tag":          {"library/tiny", weights, "namespace/model:tag"},
 		"a name without a namespace":    {"tiny:latest", weights, "namespace/model:tag"},
 		"a name with a host":            {"localhost/library/tiny:latest", weights, "namespace/model:tag"},
-		"weights that are no GGUF file": {"library/tiny:latest", []byte("no model"), "weights are no GGUF"},
+		"weights that are no GGUF file": {"library/tiny:latest", []byte("no model"), "the weights are not a GGUF file"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -10,12 +10,12 @@ import (
 	"github.com/ollama/ollama/types/model"
 )
 
-// Model is what a Modelfile says: weights and how to use them. All but the weights may be empty.
+// Model is what a Modelfile describes: weights and how to use them. Only the weights are required.
 type Model struct {
 	Weights    []byte         // a GGUF file
-	Template   string         // Ollama's template of a prompt
+	Template   string         // the prompt template, in Ollama's syntax
 	System     string         // the system prompt
-	Parameters map[string]any // as after PARAMETER, with typed values
+	Parameters map[string]any // as in PARAMETER lines, with typed values
 	License    string
 }
 
@@ -24,7 +24,7 @@ type part struct {
 	data      []byte
 }
 
-// parts are the layers, in the order in which Ollama writes them.
+// parts returns the layers in the order in which Ollama writes them.
 func (m Model) parts() ([]part, error) {
 	parts := []part{{mediaTypeWeights, m.Weights}}
 	for _, text := range []struct{ mediaType, value string }{
@@ -46,12 +46,12 @@ func (m Model) parts() ([]part, error) {
 	return parts, nil
 }
 
-// config is the manifest's config: what /api/tags shows as the details of the model, read from the weights as
-// `ollama create` does.
+// config returns the manifest's config, which /api/tags shows as the details of the model. It reads them from the
+// weights, as `ollama create` does.
 func (m Model) config(layerDigests []string) ([]byte, error) {
 	weights, err := ggml.Decode(bytes.NewReader(m.Weights), 0)
 	if err != nil {
-		return nil, fmt.Errorf("weights are no GGUF: %w", err)
+		return nil, fmt.Errorf("the weights are not a GGUF file: %w", err)
 	}
 	metadata := weights.KV()
 	return json.Marshal(model.ConfigV2{
@@ -60,7 +60,7 @@ func (m Model) config(layerDigests []string) ([]byte, error) {
 		ModelFamilies: []string{metadata.Architecture()},
 		ModelType:     format.HumanNumber(metadata.ParameterCount()),
 		FileType:      metadata.FileType().String(),
-		Architecture:  "amd64", // the OCI format asks for a machine; Ollama writes this one on all of them
+		Architecture:  "amd64", // the OCI format requires one; Ollama writes this one on every machine
 		OS:            "linux",
 		RootFS:        model.RootFS{Type: "layers", DiffIDs: layerDigests},
 	})

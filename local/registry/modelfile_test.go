@@ -21,7 +21,7 @@ import (
 	"ollama-k8s/internal/modelfile"
 )
 
-// verdict is what a parser makes of a Modelfile: the base model, and the parameters' texts in their order.
+// verdict is what a parser reads in a Modelfile: the base model, and the parameters' texts in order.
 type verdict struct {
 	From       string
 	Parameters map[string][]string
@@ -31,23 +31,25 @@ func (v verdict) equal(other verdict) bool {
 	return v.From == other.From && maps.EqualFunc(v.Parameters, other.Parameters, slices.Equal)
 }
 
-// The corpus on which the root module's own checks are tested, judged by Ollama and by those checks.
+// Ollama and the root module's own checks judge the corpus that tests those checks.
 func TestOllamaJudgesTheModelfileCorpusAsItSays(t *testing.T) {
 	for _, c := range modelfileCorpus(t) {
-		if ours, problems := ourVerdict(c.Text); c.Good != (len(problems) == 0) || c.Good && !ours.equal(verdict{c.From, c.Parameters}) {
+		want := verdict{c.From, c.Parameters}
+		ours, problems := ourVerdict(c.Text)
+		if c.Good != (len(problems) == 0) || c.Good && !ours.equal(want) {
 			t.Errorf("%q: we read %v and %q, the corpus says otherwise", c.Text, ours, problems)
 		}
 		theirs, err := ollamasVerdict(c.Text, t.TempDir())
 		if good := err == nil; good != (c.Good || c.Stricter) {
 			t.Errorf("%q: Ollama says %v, the corpus says good: %v, stricter: %v", c.Text, err, c.Good, c.Stricter)
 		}
-		if want := (verdict{c.From, c.Parameters}); c.Good && !theirs.equal(want) {
+		if c.Good && !theirs.equal(want) {
 			t.Errorf("%q: Ollama reads %v, the corpus says %v", c.Text, theirs, want)
 		}
 	}
 }
 
-// A later Ollama that has another option, or another type for one, turns this red.
+// This test fails when a later Ollama has another option, or another type for an option.
 func TestEachOptionOfOllamasTakesTheSameValues(t *testing.T) {
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[api.Options]()) {
 		option, _, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -56,19 +58,25 @@ func TestEachOptionOfOllamasTakesTheSameValues(t *testing.T) {
 		}
 		for _, value := range []string{"1", "0.5", "true", "text"} {
 			_, err := api.FormatParams(map[string][]string{option: {value}})
-			if _, problems := ourVerdict("FROM a\nPARAMETER " + option + " " + value); (err == nil) != (len(problems) == 0) {
+			_, problems := ourVerdict("FROM a\nPARAMETER " + option + " " + value)
+			if (err == nil) != (len(problems) == 0) {
 				t.Errorf("%s %s: Ollama says %v, we say %q", option, value, err, problems)
 			}
 		}
 	}
 }
 
-// The texts of the corpus, joined and damaged at random, but the same ones in each run.
+// The texts are those of the corpus, joined and damaged at random, but the same in each run.
 func TestDamagedModelfilesAreJudgedAsOllamaJudgesThem(t *testing.T) {
 	corpus := slices.DeleteFunc(modelfileCorpus(t), func(c modelfileCase) bool { return c.Stricter })
 	folder, random := t.TempDir(), rand.New(rand.NewPCG(1, 2))
-	pieces := []string{" ", "  ", "\t", "\n", "\r\n", "\r", `"`, `"""`, "#", " # c", "\u200b", "\u00a0", "{{", "}}", "{{ json .Tools }}", "{{ nothing }}", "é", ":", "/", ".",
-		"FROM ", "from\t", "PARAMETER ", "parameter\tstop\t", "num_ctx", "num_ctx 12", "temperature", "nan", "inf", "1e39", "9223372036854775808", "+1", "mirostat", "SYSTEM ", "SYSTEM", "TEMPLATE ", "MESSAGE ", "user", "User", "user ", "REQUIRES ", "v1", "1.2", "01", "1.2.3-rc.1", "ADAPTER x"}
+	pieces := []string{
+		" ", "  ", "\t", "\n", "\r\n", "\r", `"`, `"""`, "#", " # c", "\u200b", "\u00a0",
+		"{{", "}}", "{{ json .Tools }}", "{{ nothing }}", "é", ":", "/", ".",
+		"FROM ", "from\t", "PARAMETER ", "parameter\tstop\t", "num_ctx", "num_ctx 12", "temperature", "nan", "inf",
+		"1e39", "9223372036854775808", "+1", "mirostat", "SYSTEM ", "SYSTEM", "TEMPLATE ", "MESSAGE ",
+		"user", "User", "user ", "REQUIRES ", "v1", "1.2", "01", "1.2.3-rc.1", "ADAPTER x",
+	}
 	taken, refused := 0, 0
 	for range 40000 {
 		text := ""
@@ -78,7 +86,8 @@ func TestDamagedModelfilesAreJudgedAsOllamaJudgesThem(t *testing.T) {
 		for range random.IntN(4) {
 			at := random.IntN(len(text) + 1)
 			end := min(len(text), at+random.IntN(4))
-			text = strings.ToValidUTF8(text[:at], "") + pieces[random.IntN(len(pieces))] + strings.ToValidUTF8(text[end:], "")
+			text = strings.ToValidUTF8(text[:at], "") + pieces[random.IntN(len(pieces))] +
+				strings.ToValidUTF8(text[end:], "")
 		}
 		theirs, err := ollamasVerdict(text, folder)
 		ours, problems := ourVerdict(text)
@@ -86,28 +95,32 @@ func TestDamagedModelfilesAreJudgedAsOllamaJudgesThem(t *testing.T) {
 		case err != nil:
 			refused++
 			if len(problems) == 0 {
-				t.Errorf("%q: taken, but Ollama says: %v", text, err)
+				t.Errorf("%q: we accept it, but Ollama says: %v", text, err)
 			}
 		case len(problems) > 0:
 			if !slices.ContainsFunc(problems, stricter) {
-				t.Errorf("%q: Ollama takes it: %q", text, problems)
+				t.Errorf("%q: Ollama accepts it, but we say %q", text, problems)
 			}
 		default:
 			taken++
 			if !ours.equal(theirs) {
-				t.Errorf("%q: read as %v, by Ollama as %v", text, ours, theirs)
+				t.Errorf("%q: we read %v, Ollama reads %v", text, ours, theirs)
 			}
 		}
 	}
 	if taken < 1000 || refused < 1000 {
-		t.Errorf("%d taken and %d refused: both kinds are needed", taken, refused)
+		t.Errorf("%d accepted and %d refused: the test needs many of both", taken, refused)
 	}
 }
 
-// stricter tells the problems that Ollama lets pass: what it would take makes no sense on a server, or is a slip.
+// stricter reports problems that Ollama ignores: it would accept something that makes no sense on a server, or is a
+// slip.
 func stricter(problem string) bool {
-	// A nan that a later value replaces does no harm to Ollama.
-	return slices.ContainsFunc([]string{"tokens above 0", "stop: has no value", "is a file", `"\u`, `"nan" is`, `"inf" is`}, func(phrase string) bool { return strings.Contains(strings.ToLower(problem), phrase) })
+	// Ollama does not mind a nan that a later value replaces.
+	ignored := []string{"tokens above 0", "stop: has no value", "is a file", `"\u`, `"nan" is`, `"inf" is`}
+	return slices.ContainsFunc(ignored, func(phrase string) bool {
+		return strings.Contains(strings.ToLower(problem), phrase)
+	})
 }
 
 func ourVerdict(text string) (verdict, []string) {
@@ -124,11 +137,14 @@ func ourVerdict(text string) (verdict, []string) {
 	return v, nil
 }
 
-// ollamasFunctions are those of Ollama's template package, which would bring in modules that are needed for nothing else here.
-var ollamasFunctions = template.FuncMap{"json": fmt.Sprint, "currentDate": fmt.Sprint, "yesterdayDate": fmt.Sprint, "toTypeScriptType": fmt.Sprint}
+// ollamasFunctions are the functions of Ollama's template package. Importing it would bring in modules that nothing
+// else here needs.
+var ollamasFunctions = template.FuncMap{
+	"json": fmt.Sprint, "currentDate": fmt.Sprint, "yesterdayDate": fmt.Sprint, "toTypeScriptType": fmt.Sprint,
+}
 
-// ollamasVerdict goes the way of `ollama create`: the client's parser and request, then the server's checks. Each FROM and TEMPLATE is
-// checked, though the last one alone counts.
+// ollamasVerdict does what `ollama create` does: it runs the client's parser and request, then the server's checks. It
+// checks each FROM and TEMPLATE, although only the last one counts.
 func ollamasVerdict(text, folder string) (verdict, error) {
 	parsed, err := parser.ParseFile(strings.NewReader(text))
 	if err != nil {
@@ -165,7 +181,7 @@ func ollamasVerdict(text, folder string) (verdict, error) {
 
 type modelfileCase struct {
 	Text string
-	// Good: both take it. Stricter: Ollama takes it, our check does not.
+	// Good: both accept it. Stricter: Ollama accepts it, our check does not.
 	Good, Stricter bool
 	From           string
 	Parameters     map[string][]string

@@ -20,7 +20,7 @@ import (
 	"ollama-k8s/local/tinymodel"
 )
 
-// ollamaVariable names the variable that holds the path of a real ollama; with it unset there is nothing to test.
+// ollamaVariable is the variable with the path of a real ollama. Without it, the tests that need one are skipped.
 const ollamaVariable = "OLLAMA_BIN"
 
 // ollama is a running server with folders of its own.
@@ -40,7 +40,8 @@ func startOllama(t *testing.T) *ollama {
 	o := &ollama{
 		binary: binary,
 		url:    "http://" + address,
-		env:    append(os.Environ(), "HOME="+home, "OLLAMA_MODELS="+filepath.Join(home, "models"), "OLLAMA_HOST="+address, "OLLAMA_CONTEXT_LENGTH=512"),
+		env: append(os.Environ(), "HOME="+home, "OLLAMA_MODELS="+filepath.Join(home, "models"),
+			"OLLAMA_HOST="+address, "OLLAMA_CONTEXT_LENGTH=512"),
 	}
 	var log bytes.Buffer
 	server := exec.Command(binary, "serve")
@@ -101,7 +102,7 @@ func (o *ollama) run(t *testing.T, arguments ...string) string {
 	return string(output)
 }
 
-// post sends JSON and returns the body of a good answer.
+// post sends JSON and returns the body of a successful answer.
 func (o *ollama) post(t *testing.T, path string, body map[string]any) []byte {
 	t.Helper()
 	sent, err := json.Marshal(body)
@@ -144,12 +145,16 @@ type generated struct {
 
 func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 	o := startOllama(t)
+	generate := func(t *testing.T, body map[string]any) generated {
+		body["stream"] = false
+		return decode[generated](t, o.post(t, "/api/generate", body))
+	}
 	server, models := start(t, "", t.Output())
 	address, err := url.Parse(server.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Another hostname than the 127.0.0.1 on which the registry listens, so that a blob is a redirect away.
+	// Not 127.0.0.1, on which the registry listens, so that a blob is a redirect away.
 	site := "localhost:" + address.Port() + "/"
 	for _, name := range models.Names() {
 		o.run(t, "pull", "--insecure", site+name)
@@ -158,7 +163,7 @@ func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 
 	for _, tag := range []string{"latest", "twin", "deep", "wide", "long"} {
 		t.Run("tiny:"+tag+" says its sentence and ends", func(t *testing.T) {
-			got := decode[generated](t, o.post(t, "/api/generate", map[string]any{"model": tiny + ":" + tag, "prompt": "Who are you?", "stream": false}))
+			got := generate(t, map[string]any{"model": tiny + ":" + tag, "prompt": "Who are you?"})
 			if got.Response != tinymodel.Sentence || got.DoneReason != "stop" {
 				t.Errorf("got %q, ended by %s", got.Response, got.DoneReason)
 			}
@@ -166,21 +171,24 @@ func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 	}
 
 	t.Run("a chat streams the sentence word by word", func(t *testing.T) {
-		body := o.post(t, "/api/chat", map[string]any{"model": tiny, "messages": []map[string]string{{"role": "user", "content": "Hi."}}})
+		body := o.post(t, "/api/chat", map[string]any{
+			"model": tiny, "messages": []map[string]string{{"role": "user", "content": "Hi."}},
+		})
 		var words int
 		var said strings.Builder
 		for lines := bufio.NewScanner(bytes.NewReader(body)); lines.Scan(); words++ {
-			said.WriteString(decode[struct{ Message struct{ Content string } }](t, lines.Bytes()).Message.Content)
+			piece := decode[struct{ Message struct{ Content string } }](t, lines.Bytes())
+			said.WriteString(piece.Message.Content)
 		}
 		if want := len(strings.Fields(tinymodel.Sentence)); said.String() != tinymodel.Sentence || words < want {
 			t.Errorf("got %q in %d parts, want at least %d", said.String(), words, want)
 		}
 	})
 
-	t.Run("the endless model goes on until it is stopped", func(t *testing.T) {
-		got := decode[generated](t, o.post(t, "/api/generate", map[string]any{
-			"model": site + "library/tiny-endless", "prompt": "Go.", "stream": false, "options": map[string]any{"num_predict": 300},
-		}))
+	t.Run("the endless model continues until it is stopped", func(t *testing.T) {
+		got := generate(t, map[string]any{
+			"model": site + "library/tiny-endless", "prompt": "Go.", "options": map[string]any{"num_predict": 300},
+		})
 		if got.DoneReason != "length" || got.EvalCount != 300 || strings.Count(got.Response, "Goodbye.") < 2 {
 			t.Errorf("got %d tokens, ended by %s: %q", got.EvalCount, got.DoneReason, got.Response)
 		}
@@ -190,19 +198,21 @@ func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 		schema := json.RawMessage(`{
 			"type": "object",
 			"properties": {
-				"summary": {"type": "string"}, "severity": {"enum": ["low", "high"]}, "line": {"type": "integer"},
-				"sure": {"type": "boolean"}, "files": {"type": "array", "items": {"type": "string"}}
+				"summary": {"type": "string"}, "severity": {"enum": ["low", "high"]},
+				"line": {"type": "integer"}, "sure": {"type": "boolean"},
+				"files": {"type": "array", "items": {"type": "string"}}
 			},
 			"required": ["summary", "severity", "line", "sure", "files"]
 		}`)
-		got := decode[generated](t, o.post(t, "/api/generate", map[string]any{"model": tiny, "prompt": "Review this.", "stream": false, "format": schema}))
+		got := generate(t, map[string]any{"model": tiny, "prompt": "Review this.", "format": schema})
 		answer := decode[struct {
 			Summary, Severity string
 			Line              int
 			Sure              bool
 			Files             []string
 		}](t, []byte(got.Response))
-		if answer.Summary != "ok" || answer.Line != 42 || !answer.Sure || len(answer.Files) == 0 || (answer.Severity != "low" && answer.Severity != "high") {
+		if answer.Summary != "ok" || answer.Line != 42 || !answer.Sure || len(answer.Files) == 0 ||
+			(answer.Severity != "low" && answer.Severity != "high") {
 			t.Errorf("got %s", got.Response)
 		}
 	})
@@ -213,8 +223,11 @@ func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 				Message      struct{ Content string }
 				FinishReason string `json:"finish_reason"`
 			}
-		}](t, o.post(t, "/v1/chat/completions", map[string]any{"model": tiny, "messages": []map[string]string{{"role": "user", "content": "Hi."}}}))
-		if len(got.Choices) != 1 || got.Choices[0].Message.Content != tinymodel.Sentence || got.Choices[0].FinishReason != "stop" {
+		}](t, o.post(t, "/v1/chat/completions", map[string]any{
+			"model": tiny, "messages": []map[string]string{{"role": "user", "content": "Hi."}},
+		}))
+		if len(got.Choices) != 1 || got.Choices[0].Message.Content != tinymodel.Sentence ||
+			got.Choices[0].FinishReason != "stop" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -234,11 +247,12 @@ func TestARealOllamaPullsAndRunsTheModels(t *testing.T) {
 
 	t.Run("a Modelfile builds on a pulled model", func(t *testing.T) {
 		modelfile := filepath.Join(t.TempDir(), "Modelfile")
-		if err := os.WriteFile(modelfile, []byte("FROM "+tiny+"\nSYSTEM You review code.\nPARAMETER num_predict 3\n"), 0o600); err != nil {
+		const rest = "\nSYSTEM You review code.\nPARAMETER num_predict 3\n"
+		if err := os.WriteFile(modelfile, []byte("FROM "+tiny+rest), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		o.run(t, "create", "reviewer", "-f", modelfile)
-		got := decode[generated](t, o.post(t, "/api/generate", map[string]any{"model": "reviewer", "prompt": "Hi.", "stream": false}))
+		got := generate(t, map[string]any{"model": "reviewer", "prompt": "Hi."})
 		if got.Response != "Hello! I am" || got.DoneReason != "length" {
 			t.Errorf("got %q, ended by %s", got.Response, got.DoneReason)
 		}

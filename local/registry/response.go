@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// writeError answers in the shape of the OCI distribution protocol.
+// writeError answers with an error in the format of the OCI distribution protocol.
 func writeError(w http.ResponseWriter, status int, code, message string) {
 	type problem struct {
 		Code    string `json:"code"`
@@ -20,5 +20,5 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // a client that has gone needs no answer
+	_ = json.NewEncoder(w).Encode(body) // fails only if the client has gone
 }

@@ -17,13 +17,13 @@ var chatSystem string
 //go:embed models/license.txt
 var license string
 
-// TinyModels is a catalogue of generated models:
+// TinyModels returns a catalogue of generated models:
 //
 //	library/tiny:latest          says tinymodel.Sentence; 512 bytes of KV cache per token of context
-//	library/tiny:twin            the same with other weights, which Ollama therefore loads beside it
-//	library/tiny:deep            the same with more layers and keys for every head: 10 KiB of KV cache per token of context, and slower
-//	library/tiny:wide            four of its 32 heads share each key: 2 KiB of KV cache per token, trained for 32,768 tokens
-//	library/tiny:long            six layers with keys for every head: 12 KiB of KV cache per token, trained for 16,384 tokens
+//	library/tiny:twin            the same with other weights, so Ollama loads both side by side
+//	library/tiny:deep            more layers, keys for every head: 10 KiB of KV cache per token, and slower
+//	library/tiny:wide            four of 32 heads share each key: 2 KiB per token, trained for 32,768 tokens
+//	library/tiny:long            six layers, keys for every head: 12 KiB per token, trained for 16,384 tokens
 //	library/tiny-endless:latest  never ends by itself, for long streams
 //	library/tiny-embed:latest    embeddings of 64 numbers
 func TinyModels() (*Catalogue, error) {
@@ -38,8 +38,12 @@ func TinyModels() (*Catalogue, error) {
 		{"library/tiny:twin", tinymodel.Llama, tinymodel.Options{Seed: 2, Type: tinymodel.F32}, chatModel},
 		{"library/tiny:deep", tinymodel.Llama, tinymodel.Options{Seed: 3, Layers: 8, Heads: 10}, chatModel},
 		{"library/tiny:wide", tinymodel.Llama, tinymodel.Options{Seed: 6, Heads: 32, KVHeads: 8, Context: 32768}, chatModel},
-		{"library/tiny:long", tinymodel.Llama, tinymodel.Options{Seed: 7, Layers: 6, Heads: 8, KVHeads: 8, FeedForward: 128, Context: 16384}, chatModel},
-		{"library/tiny-endless:latest", tinymodel.Llama, tinymodel.Options{Seed: 4, Type: tinymodel.F32, Endless: true}, chatModel},
+		{"library/tiny:long", tinymodel.Llama, tinymodel.Options{
+			Seed: 7, Layers: 6, Heads: 8, KVHeads: 8, FeedForward: 128, Context: 16384,
+		}, chatModel},
+		{"library/tiny-endless:latest", tinymodel.Llama, tinymodel.Options{
+			Seed: 4, Type: tinymodel.F32, Endless: true,
+		}, chatModel},
 		{"library/tiny-embed:latest", tinymodel.Bert, tinymodel.Options{Seed: 5}, embeddingModel},
 	} {
 		weights, err := m.generate(m.options)
@@ -53,7 +57,7 @@ func TinyModels() (*Catalogue, error) {
 	return c, nil
 }
 
-// chatModel sets no num_ctx, as models in the public library do: it would override the server's OLLAMA_CONTEXT_LENGTH.
+// chatModel sets no num_ctx, like the models of the public library: it would override OLLAMA_CONTEXT_LENGTH.
 func chatModel(weights []byte) Model {
 	return Model{
 		Weights:  weights,
@@ -62,7 +66,8 @@ func chatModel(weights []byte) Model {
 		License:  license,
 		Parameters: map[string]any{
 			"temperature": 0,
-			"num_thread":  1, // two threads that wait for each other on two busy cores take 5 s for what one does in 0.13 s
+			// On two busy cores, two threads that wait for each other take 5 s for what one does in 0.13 s.
+			"num_thread": 1,
 		},
 	}
 }

@@ -19,7 +19,8 @@ import (
 	"ollama-k8s/local/registry"
 )
 
-// The model store's writer, components/files/write-models.sh, with a real Ollama and a registry that changes and goes away.
+// These tests run the model store's writer, components/files/write-models.sh, with a real Ollama and a registry that
+// changes and goes away.
 
 const tinyManifest = "registry.ollama.ai/library/tiny/latest"
 
@@ -35,9 +36,11 @@ func (w writer) run(t *testing.T, plan string, environment ...string) (output st
 	if err := os.WriteFile(planFile, []byte(plan), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), "sh", filepath.Join("..", "..", "components", "files", "write-models.sh"), planFile)
-	command.Env = append(os.Environ(), "HOME="+home, "PATH="+filepath.Dir(w.binary)+":"+os.Getenv("PATH"), "OLLAMA_MODELS="+w.store,
-		"OLLAMA_HOST="+freeAddress(t), "OLLAMA_NOPRUNE=1", "TERMINATION_LOG="+filepath.Join(home, "log"), "TRIES=1")
+	script := filepath.Join("..", "..", "components", "files", "write-models.sh")
+	command := exec.CommandContext(t.Context(), "sh", script, planFile)
+	command.Env = append(os.Environ(), "HOME="+home, "PATH="+filepath.Dir(w.binary)+":"+os.Getenv("PATH"),
+		"OLLAMA_MODELS="+w.store, "OLLAMA_HOST="+freeAddress(t), "OLLAMA_NOPRUNE=1",
+		"TERMINATION_LOG="+filepath.Join(home, "log"), "TRIES=1")
 	command.Env = append(command.Env, environment...)
 	out, err := command.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
@@ -87,32 +90,38 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 	t.Run("another digest than the lock's is refused and changes nothing", func(t *testing.T) {
 		wrong := "sha256:" + strings.Repeat("0", 64)
 		out, code := w.run(t, pull(wrong))
-		if want := "model tiny: the registry has " + right + ", but models.lock.yaml says " + wrong; code != 1 || !strings.Contains(out, want) {
-			t.Errorf("exit code %d, want %q in:\n%s", code, want, out)
+		for _, want := range []string{"model tiny: the registry has " + right, "models.lock.yaml says " + wrong} {
+			if code != 1 || !strings.Contains(out, want) {
+				t.Errorf("exit code %d, want %q in:\n%s", code, want, out)
+			}
 		}
 		if !bytes.Equal(before, w.manifest(t, tinyManifest)) {
 			t.Error("the manifest that serves was changed")
 		}
 	})
 
-	// What shells, templates and editors trip over, with the line ends of another system.
-	system := "Costs $5 or ${HOME}: `rm -rf /` \\n \\\\ 'single' \"double\" {{ .Prompt }} %s é 日本\r\nsecond line\r\n# no comment"
+	// The system prompt has what breaks shells, templates and editors, and the line ends of another system.
+	system := "Costs $5 or ${HOME}: `rm -rf /` \\n \\\\ 'single' \"double\" {{ .Prompt }} %s é 日本\r\n" +
+		"second line\r\n# no comment"
 	modelfile := filepath.Join(t.TempDir(), "Modelfile")
-	if err := os.WriteFile(modelfile, []byte("FROM tiny\r\nSYSTEM \"\"\""+system+"\"\"\"\r\nPARAMETER stop \"# stop\"\r\n"), 0o600); err != nil {
+	text := "FROM tiny\r\nSYSTEM \"\"\"" + system + "\"\"\"\r\nPARAMETER stop \"# stop\"\r\n"
+	if err := os.WriteFile(modelfile, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const odd = "registry.ollama.ai/library/odd/latest"
 	w.must(t, pull(right)+"create odd "+modelfile+" "+odd+"\n")
 
-	t.Run("a changed tag is drift to the scheduled check and changes nothing that serves", func(t *testing.T) {
+	t.Run("the scheduled check reports a changed tag and changes nothing that serves", func(t *testing.T) {
 		out, code := w.run(t, pull(right), "MODE=check")
 		if code != 0 {
 			t.Fatalf("exit code %d without drift:\n%s", code, out)
 		}
 		other, _ := models.Digest("library/tiny:twin")
-		drifted := strings.Replace(pull(right), site+"/tiny "+site+"/tiny/latest", site+"/tiny:twin "+site+"/tiny/twin", 1)
+		drifted := strings.Replace(pull(right), site+"/tiny "+site+"/tiny/latest",
+			site+"/tiny:twin "+site+"/tiny/twin", 1)
 		out, code = w.run(t, drifted, "MODE=check")
-		if want := "drift: tiny is " + other + " in the registry, " + right + " here"; code != 3 || !strings.Contains(out, want) {
+		want := "drift: tiny is " + other + " in the registry, " + right + " here"
+		if code != 3 || !strings.Contains(out, want) {
 			t.Errorf("exit code %d, want %q in:\n%s", code, want, out)
 		}
 		if !bytes.Equal(before, w.manifest(t, tinyManifest)) {
@@ -124,7 +133,7 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 		}
 	})
 
-	t.Run("a Modelfile is not built on what is not verified", func(t *testing.T) {
+	t.Run("a Modelfile is not built on an unverified model", func(t *testing.T) {
 		var asked atomic.Int32
 		library := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			asked.Add(1)
@@ -140,12 +149,14 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 			t.Errorf("exit code %d, Ollama's own library asked %d times:\n%s", code, asked.Load(), out)
 		}
 
-		// Under the name that it is pulled by, the unverified manifest would be where FROM looks.
+		// FROM looks under the name by which the model is pulled, where the unverified manifest would be.
 		self := filepath.Join(t.TempDir(), "Modelfile")
 		if err := os.WriteFile(self, []byte("FROM "+site+"/tiny\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		plan := fmt.Sprintf("pull %[1]s/tiny %[1]s/tiny %[1]s/tiny/latest %[1]s/tiny/latest %[2]s --insecure\ncreate odd %[3]s %[4]s\n", site, wrong, self, odd)
+		name := site + "/tiny"
+		plan := fmt.Sprintf("pull %[1]s %[1]s %[1]s/latest %[1]s/latest %[2]s --insecure\ncreate odd %[3]s %[4]s\n",
+			name, wrong, self, odd)
 		out, code = fresh.run(t, plan, environment...)
 		if code != 1 || len(fresh.manifest(t, odd)) > 0 {
 			t.Errorf("exit code %d, a manifest of %d bytes for odd:\n%s", code, len(fresh.manifest(t, odd)), out)
@@ -153,11 +164,13 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 	})
 
 	server.Close()
-	t.Run("what is in place needs no registry", func(t *testing.T) {
-		if out := w.must(t, pull(right)+"create odd "+modelfile+" "+odd+"\n"); !strings.Contains(out, "model tiny: is in place") {
+	t.Run("a model that is in place needs no registry", func(t *testing.T) {
+		out := w.must(t, pull(right)+"create odd "+modelfile+" "+odd+"\n")
+		if !strings.Contains(out, "model tiny: is in place") {
 			t.Errorf("got:\n%s", out)
 		}
-		if out, code := w.run(t, pull("sha256:"+strings.Repeat("1", 64))); code != 1 || !strings.Contains(out, "failed models: tiny") {
+		out, code := w.run(t, pull("sha256:"+strings.Repeat("1", 64)))
+		if code != 1 || !strings.Contains(out, "failed models: tiny") {
 			t.Errorf("a model that is not in place: exit code %d:\n%s", code, out)
 		}
 	})
@@ -176,14 +189,14 @@ func TestTheWriterWithARealOllama(t *testing.T) {
 			found = found || string(text) == system
 		}
 		if !found {
-			t.Errorf("no blob of %d holds the system prompt as it was written: %q", len(blobs), system)
+			t.Errorf("none of %d blobs has the exact system prompt: %q", len(blobs), system)
 		}
 	})
 
 	t.Run("pruning leaves what was created", func(t *testing.T) {
 		w.must(t, "create odd "+modelfile+" "+odd+"\nprune\n")
 		if len(w.manifest(t, tinyManifest)) > 0 {
-			t.Error("tiny, which the plan has no more, is still there")
+			t.Error("tiny is still there, although it is no longer in the plan")
 		}
 		if len(w.manifest(t, odd)) == 0 {
 			t.Error("odd, which was created, is gone")
@@ -203,7 +216,8 @@ func TestTheWriterReachesARegistryBehindTheCompanysAuthorityOrProxy(t *testing.T
 	right, _ := models.Digest("library/tiny:latest")
 	log := slog.New(slog.DiscardHandler)
 	plan := func(host, options string) string {
-		return fmt.Sprintf("pull tiny %[1]s/library/tiny %[1]s/library/tiny/latest %[2]s %[3]s%[4]s\n", host, tinyManifest, right, options)
+		return fmt.Sprintf("pull tiny %[1]s/library/tiny %[1]s/library/tiny/latest %[2]s %[3]s%[4]s\n",
+			host, tinyManifest, right, options)
 	}
 
 	t.Run("a certificate of its own", func(t *testing.T) {
@@ -212,7 +226,8 @@ func TestTheWriterReachesARegistryBehindTheCompanysAuthorityOrProxy(t *testing.T
 		_, port, _ := strings.Cut(strings.TrimPrefix(blobs.URL, "http://"), ":")
 		server := httptest.NewTLSServer(registry.Handler(models, "localhost:"+port, log))
 		defer server.Close()
-		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the refused handshake is the test's
+		// The test expects the refused handshake.
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 		folder := t.TempDir()
 		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 		if err := os.WriteFile(filepath.Join(folder, "company.pem"), certificate, 0o600); err != nil {
@@ -227,13 +242,14 @@ func TestTheWriterReachesARegistryBehindTheCompanysAuthorityOrProxy(t *testing.T
 	})
 
 	t.Run("a proxy", func(t *testing.T) {
-		// Hosts that exist for the proxy only.
+		// Only the proxy knows these hosts.
 		proxy := httptest.NewServer(registry.Handler(models, "blobs.example.test", log))
 		defer proxy.Close()
 		w := writer{store: t.TempDir(), binary: binary}
 		if out, code := w.run(t, plan("models.example.test", " --insecure")); code != 1 {
 			t.Errorf("without the proxy: exit code %d:\n%s", code, out)
 		}
-		w.must(t, plan("models.example.test", " --insecure"), "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=localhost,127.0.0.1,.svc,.cluster.local")
+		w.must(t, plan("models.example.test", " --insecure"), "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL,
+			"NO_PROXY=localhost,127.0.0.1,.svc,.cluster.local")
 	})
 }

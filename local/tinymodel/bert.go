@@ -8,8 +8,8 @@ import (
 // bertWidth is the length of the vectors that a model of [Bert] returns.
 const bertWidth = 64
 
-// Bert is an embedding model of the bert architecture, as GGUF, that returns normalized vectors of 64 numbers. The
-// default shape takes under half a megabyte. The errors name the options that cannot be.
+// Bert returns the GGUF file of an embedding model of the bert architecture. Its vectors are normalized and have 64
+// numbers. The default shape takes under half a megabyte. The error names all invalid options.
 func Bert(options Options) ([]byte, error) {
 	o := options.withDefaults(4, 512)
 	if err := errors.Join(o.validate(), bertOnly(o)); err != nil {
@@ -49,8 +49,7 @@ func Bert(options Options) ([]byte, error) {
 		m.matrix(name+".weight", n.matrix(in, out, amplitude), in, out)
 		m.exact(name+".bias", constant(out, 0), out)
 	}
-	// Words outweigh positions, and what the blocks mix in stays behind what the words say: texts that share words
-	// must lie close.
+	// Texts that share words must have close embeddings: words outweigh positions, and the blocks mix in little.
 	m.exact("token_embd.weight", n.uniform(len(v.tokens)*bertWidth, 1.7), bertWidth, len(v.tokens))
 	m.exact("token_types.weight", n.uniform(2*bertWidth, 0.1), bertWidth, 2)
 	m.exact("position_embd.weight", n.uniform(o.Context*bertWidth, 0.2), bertWidth, o.Context)
@@ -70,17 +69,18 @@ func Bert(options Options) ([]byte, error) {
 	return m.bytes()
 }
 
-// bertOnly is what [Options] allows and this architecture does not.
+// bertOnly refuses options that [Options] allows and this architecture does not have.
 func bertOnly(o Options) error {
 	var problems []error
 	if o.Heads > 0 && bertWidth%o.Heads != 0 {
 		problems = append(problems, fmt.Errorf("option Heads is %d: give a divisor of the width, %d", o.Heads, bertWidth))
 	}
 	if o.KVHeads != o.Heads {
-		problems = append(problems, fmt.Errorf("option KVHeads is %d: bert has as many as Heads, %d: leave it out", o.KVHeads, o.Heads))
+		problems = append(problems, fmt.Errorf("option KVHeads is %d, but bert has as many as Heads, %d: leave it out",
+			o.KVHeads, o.Heads))
 	}
 	if o.Endless {
-		problems = append(problems, errors.New("option Endless is set: an embedding model says nothing: leave it out"))
+		problems = append(problems, errors.New("option Endless is set, but an embedding model says nothing: leave it out"))
 	}
 	return errors.Join(problems...)
 }

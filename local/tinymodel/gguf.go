@@ -34,7 +34,7 @@ func newModel(architecture, name string, t Type) *model {
 	return m
 }
 
-// set adds metadata. Ollama reads counts as uint32 only, hence no int.
+// set adds metadata. Ollama reads counts as uint32 only, so an int becomes one.
 func (m *model) set(key string, value any) {
 	if n, ok := value.(int); ok {
 		value = uint32(n)
@@ -42,12 +42,12 @@ func (m *model) set(key string, value any) {
 	m.metadata[key] = value
 }
 
-// matrix adds weights that map in values to out values, a row of in weights for each of the out.
+// matrix adds weights that map "in" values to "out" values: "out" rows of "in" weights.
 func (m *model) matrix(name string, weights []float32, in, out int) {
 	m.tensor(name, m.matrixType, weights, in, out)
 }
 
-// exact adds values that ggml wants in full precision whatever the model's type: norms, biases.
+// exact adds values that ggml needs in full precision, whatever the model's type: norms and biases.
 func (m *model) exact(name string, values []float32, shape ...int) {
 	m.tensor(name, ggml.TensorTypeF32, values, shape...)
 }
@@ -77,8 +77,8 @@ func encode(t ggml.TensorType, values []float32) []byte {
 	return b
 }
 
-// bytes is the GGUF file. Ollama's own writer makes it, so what Ollama reads is what Ollama wrote; that writer wants
-// an *os.File, and gets one that exists in memory only: a container of one binary has no /tmp.
+// bytes returns the GGUF file, made by Ollama's own writer. That writer needs an *os.File. Its file exists in memory
+// only, because a container with a single binary has no /tmp.
 func (m *model) bytes() ([]byte, error) {
 	fd, err := unix.MemfdCreate("gguf", unix.MFD_CLOEXEC)
 	if err != nil {

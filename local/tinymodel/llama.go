@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// Llama is a model of the llama architecture, as GGUF, that says [Sentence] and ends, or never ends if Endless. Held to a JSON schema it answers valid JSON of "ok", 42 and true.
-// The default shape takes 1.7 MB; its chat format is ChatML (<|im_start|>, <|im_end|>). The errors name the options that
-// cannot be.
+// Llama returns the GGUF file of a model of the llama architecture that says [Sentence] and ends, or never ends if
+// Endless is set. Held to a JSON schema, it answers with valid JSON of "ok", 42 and true. The default shape takes 1.7
+// MB. Its chat format is ChatML (<|im_start|>, <|im_end|>). The error names all invalid options.
 func Llama(options Options) ([]byte, error) {
 	if options.Heads == 0 && options.KVHeads == 0 {
 		options.Heads, options.KVHeads = 10, 2
@@ -17,7 +17,7 @@ func Llama(options Options) ([]byte, error) {
 		return nil, fmt.Errorf("llama model: %w", err)
 	}
 	v := newTalkerVocabulary()
-	// One-hot embeddings need a place for each token.
+	// Each token needs a place of its own in a one-hot embedding.
 	headWidth := headWidthFor(len(v.tokens), o.Heads)
 	width := headWidth * o.Heads
 
@@ -45,7 +45,7 @@ func Llama(options Options) ([]byte, error) {
 	m.matrix("output.weight", nextTokenWeights(v, width, o.Endless), width, len(v.tokens))
 
 	n := newNoise(o.Seed)
-	// What the blocks add to a token's 1 stays far below it, however many blocks there are.
+	// All blocks together add far less than the 1 of a token's own embedding.
 	const faint = 0.001
 	whisper := faint / math.Sqrt(float64(o.Layers))
 	kvWidth := headWidth * o.KVHeads
@@ -64,15 +64,15 @@ func Llama(options Options) ([]byte, error) {
 	return m.bytes()
 }
 
-// headWidthFor is the least width of a head, a multiple of 32 as ggml computes in blocks of that size, that gives the
-// heads together room for the tokens.
+// headWidthFor returns the smallest width of a head that gives all tokens a place in the heads together. It is a
+// multiple of 32, the size of the blocks in which ggml computes.
 func headWidthFor(tokens, heads int) int {
 	const block = 32
 	perHead := (tokens + heads - 1) / heads
 	return (perHead + block - 1) / block * block
 }
 
-// nextTokenWeights is output.weight: a row for each next token, a column for each previous one.
+// nextTokenWeights returns output.weight: a row for each next token, a column for each previous one.
 func nextTokenWeights(v *talkerVocabulary, width int, endless bool) []float32 {
 	weights := make([]float32, len(v.tokens)*width)
 	// The last norm turns the 1 of a one-hot embedding into √width.

@@ -11,20 +11,23 @@ type Type int
 const (
 	// F16 takes two bytes a weight.
 	F16 Type = iota
-	// F32 takes four, and is a quarter faster on an Ollama that is built without a CPU's half-precision instructions.
+	// F32 takes four bytes, and is a quarter faster if Ollama is built without a CPU's half-precision instructions.
 	F32
 )
 
 // Options is the shape of a model. The zero value of a field means its default, so Options{} is a good small model.
 type Options struct {
-	Layers      int // transformer blocks; 2
-	Heads       int // attention heads; 10 for Llama, 4 for Bert
-	KVHeads     int // heads that keep keys and values, a divisor of Heads: they make the KV cache; Heads, but 2 for a Llama that sets neither
-	FeedForward int // width of the feed-forward layer, a multiple of 32; 64
-	Context     int // tokens that the model says it was trained for; 2048 for Llama, 512 for Bert
+	Layers int // transformer blocks; default 2
+	Heads  int // attention heads; default 10 for Llama, 4 for Bert
+	// KVHeads is the number of heads that keep keys and values, which make up the KV cache. It must divide Heads. The
+	// default is Heads, but 2 for a Llama that sets neither.
+	KVHeads     int
+	FeedForward int // width of the feed-forward layer, a multiple of 32; default 64
+	Context     int // tokens that the model claims to be trained for; default 2048 for Llama, 512 for Bert
 
-	Seed    uint64 // of the noise
-	Endless bool   // Llama only: begin the sentence again instead of ending; Ollama itself stops at 10 x num_ctx tokens
+	Seed uint64 // of the noise
+	// Endless makes a Llama begin the sentence again instead of ending. Ollama itself stops at 10 x num_ctx tokens.
+	Endless bool
 	Type    Type
 }
 
@@ -62,11 +65,13 @@ func (o Options) validate() error {
 		{"Context", o.Context},
 	} {
 		if f.value < 0 {
-			problems = append(problems, fmt.Errorf("option %s is %d: give a positive number, or 0 for the default", f.name, f.value))
+			problems = append(problems, fmt.Errorf("option %s is %d: give a positive number, or 0 for the default",
+				f.name, f.value))
 		}
 	}
 	if o.Heads > 0 && o.KVHeads > 0 && o.Heads%o.KVHeads != 0 {
-		problems = append(problems, fmt.Errorf("option KVHeads is %d: each serves an equal share of Heads, so give a divisor of %d", o.KVHeads, o.Heads))
+		problems = append(problems, fmt.Errorf("option KVHeads is %d: each serves an equal share of Heads, so give "+
+			"a divisor of %d", o.KVHeads, o.Heads))
 	}
 	// ggml computes in blocks of 32 weights.
 	if o.FeedForward%32 != 0 {

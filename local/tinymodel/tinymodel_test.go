@@ -73,7 +73,9 @@ func TestAnotherReaderFindsTheShapeThatWasAskedFor(t *testing.T) {
 		},
 		"full precision changes the type only": {
 			tinymodel.Llama, tinymodel.Options{Type: tinymodel.F32},
-			tinymodel.Options{Layers: 2, Heads: 10, KVHeads: 2, FeedForward: 64, Context: 2048, Type: tinymodel.F32}, "llama", 320,
+			tinymodel.Options{
+				Layers: 2, Heads: 10, KVHeads: 2, FeedForward: 64, Context: 2048, Type: tinymodel.F32,
+			}, "llama", 320,
 		},
 		"the default bert": {
 			tinymodel.Bert, tinymodel.Options{},
@@ -119,18 +121,27 @@ func TestAnotherReaderFindsTheShapeThatWasAskedFor(t *testing.T) {
 }
 
 func TestOptionsThatCannotBeAreNamed(t *testing.T) {
+	type options = tinymodel.Options
 	tests := map[string]struct {
 		kind    generator
-		options tinymodel.Options
+		options options
 		want    []string
 	}{
-		"every negative number":                 {tinymodel.Llama, tinymodel.Options{Layers: -1, Context: -2}, []string{"Layers is -1", "Context is -2"}},
-		"key heads that do not share":           {tinymodel.Llama, tinymodel.Options{Heads: 6, KVHeads: 4}, []string{"KVHeads is 4", "divisor of 6"}},
-		"a width between blocks":                {tinymodel.Llama, tinymodel.Options{FeedForward: 100}, []string{"FeedForward is 100", "multiple of 32"}},
-		"a type that is none":                   {tinymodel.Llama, tinymodel.Options{Type: 7}, []string{"Type is 7"}},
-		"heads that do not divide bert's width": {tinymodel.Bert, tinymodel.Options{Heads: 6}, []string{"Heads is 6", "divisor of the width, 64"}},
-		"an embedder that shares its keys":      {tinymodel.Bert, tinymodel.Options{KVHeads: 2}, []string{"KVHeads is 2", "leave it out"}},
-		"an embedder that never ends":           {tinymodel.Bert, tinymodel.Options{Endless: true}, []string{"Endless is set"}},
+		"every negative number": {
+			tinymodel.Llama, options{Layers: -1, Context: -2}, []string{"Layers is -1", "Context is -2"},
+		},
+		"a number of key heads that does not divide the heads": {
+			tinymodel.Llama, options{Heads: 6, KVHeads: 4}, []string{"KVHeads is 4", "divisor of 6"},
+		},
+		"a width between blocks": {
+			tinymodel.Llama, options{FeedForward: 100}, []string{"FeedForward is 100", "multiple of 32"},
+		},
+		"an unknown type": {tinymodel.Llama, options{Type: 7}, []string{"Type is 7"}},
+		"heads that do not divide bert's width": {
+			tinymodel.Bert, options{Heads: 6}, []string{"Heads is 6", "divisor of the width, 64"},
+		},
+		"an embedder that shares its keys": {tinymodel.Bert, options{KVHeads: 2}, []string{"KVHeads is 2", "leave it out"}},
+		"an embedder that never ends":      {tinymodel.Bert, options{Endless: true}, []string{"Endless is set"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

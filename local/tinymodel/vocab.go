@@ -13,12 +13,12 @@ const (
 	tokenUnused  int32 = 5
 )
 
-// Sentence is what a model of [Llama] says, one word a token. No word occurs twice: the model decides by the previous
-// word alone, so a repeated one would lead it astray.
-const Sentence = "Hello! I am a tiny model made for tests: every word of this answer was chosen long before you asked, so " +
-	"clients, queues, limits and dashboards can be watched at work without downloading anything large. Goodbye."
+// Sentence is what a model of [Llama] says, one token per word. No word occurs twice, because the model chooses the
+// next word by the previous one alone.
+const Sentence = "Hello! I am a tiny model made for tests: every word of this answer was chosen long before you " +
+	"asked, so clients, queues, limits and dashboards can be watched at work without downloading anything large. Goodbye."
 
-// vocabulary is the tokens of a model; a token's id is its place.
+// vocabulary lists the tokens of a model. A token's id is its index.
 type vocabulary struct {
 	tokens []string
 	types  []int32
@@ -30,7 +30,8 @@ func (v *vocabulary) add(token string, tokenType int32) (id int) {
 	return len(v.tokens) - 1
 }
 
-// talkerVocabulary is that of [Llama]: ChatML's marks, every byte, the word ok, and the words of the sentence.
+// talkerVocabulary is the vocabulary of [Llama]: ChatML's marks, every byte, the word ok, and the words of the
+// sentence.
 type talkerVocabulary struct {
 	vocabulary
 	endOfText, endOfTurn int
@@ -62,7 +63,7 @@ func newTalkerVocabulary() *talkerVocabulary {
 	return v
 }
 
-// byteSpelling is how GPT-2's tokenizer spells each byte: printable ones as themselves, the others as runes from 256 up.
+// byteSpelling returns GPT-2's spelling of each byte: printable bytes as themselves, the others as runes from 256 up.
 func byteSpelling() (spelling [256]string) {
 	next := rune(256)
 	for b := range spelling {
@@ -76,17 +77,18 @@ func byteSpelling() (spelling [256]string) {
 	return spelling
 }
 
-// embedderVocabulary is that of [Bert]: its marks, every printable character at the start of a word and within one,
-// and some words of the trade that stay whole.
+// embedderVocabulary is the vocabulary of [Bert]: its marks, every printable character at the start of a word and
+// within one, and some whole words.
 type embedderVocabulary struct {
 	vocabulary
 	padding, unknown, classify, separator, mask int
 }
 
-const embedderWords = "the an and or of to in is are was cat dog house server model proxy queue token error log disk network"
+const embedderWords = "the an and or of to in is are was " +
+	"cat dog house server model proxy queue token error log disk network"
 
 func newEmbedderVocabulary() *embedderVocabulary {
-	// llama.cpp writes WordPiece with a mark at the start of words where BERT has ## within them.
+	// llama.cpp's WordPiece marks the start of a word, where BERT's has ## inside it.
 	const wordStart = "▁"
 	v := &embedderVocabulary{}
 	v.padding = v.add("[PAD]", tokenControl)
@@ -96,7 +98,7 @@ func newEmbedderVocabulary() *embedderVocabulary {
 	v.mask = v.add("[MASK]", tokenControl)
 	for c := '!'; c <= '~'; c++ {
 		if c >= 'A' && c <= 'Z' {
-			continue // the tokenizer lowers the case first
+			continue // the tokenizer converts to lower case first
 		}
 		v.add(wordStart+string(c), tokenNormal)
 		v.add(string(c), tokenNormal)

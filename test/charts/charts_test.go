@@ -26,10 +26,11 @@ const (
 	ended = "2025-11-25T17:10:00Z"
 )
 
-// start and last are the same in Unix seconds.
+// start and last are the same times in Unix seconds.
 const start, last = 1764090000, 1764090600
 
-// served is a Prometheus that gives each query the result (what data.result is) that answers has for it, and writes down what it was asked.
+// served is a Prometheus that answers each query with its entry in answers (the content of data.result), and records
+// the queries.
 func served(t *testing.T, answers map[string]string) (address string, asked *[]url.Values) {
 	t.Helper()
 	asked = &[]url.Values{}
@@ -42,7 +43,8 @@ func served(t *testing.T, answers map[string]string) (address string, asked *[]u
 		result, ok := answers[r.Form.Get("query")]
 		if kind == "" || !ok {
 			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprintf(w, `{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 1:5: parse error"}`)
+			fmt.Fprint(w, `{"status":"error","errorType":"bad_data",`+
+				`"error":"invalid parameter \"query\": 1:5: parse error"}`)
 			return
 		}
 		fmt.Fprintf(w, `{"status":"success","data":{"resultType":%q,"result":%s}}`, kind, result)
@@ -51,7 +53,7 @@ func served(t *testing.T, answers map[string]string) (address string, asked *[]u
 	return server.URL, asked
 }
 
-// matrix of series; each has its labels as JSON and its values one step of 5 s after the other.
+// matrix encodes series. Each has its labels as JSON and its values, with a step of 5 s.
 func matrix(series ...any) string {
 	var texts []string
 	for i := 0; i < len(series); i += 2 {
@@ -71,10 +73,10 @@ func write(t *testing.T, name, text string) string {
 	return file
 }
 
-// a picture as its reader sees it.
+// picture is a drawing as its reader sees it.
 type picture struct {
 	texts []string
-	lines map[string]int // pieces of line, by color and dashes, but for the frames and rules
+	lines map[string]int // pieces of line, by color and dashes, without the frames and rules
 	dots  int
 	bytes int
 }
@@ -93,7 +95,7 @@ var (
 	dashOf   = regexp.MustCompile(`stroke-dasharray:([0-9.,]+)`)
 )
 
-// look at an SVG: it must be well-formed.
+// look reads an SVG, which must be well-formed.
 func look(t *testing.T, file string) picture {
 	t.Helper()
 	opened, err := os.Open(file)
@@ -123,7 +125,8 @@ func look(t *testing.T, file string) picture {
 					path = a.Value
 				}
 			}
-			if stroke := strokeOf.FindStringSubmatch(style); stroke != nil && !strings.Contains(grey, strings.ToUpper(stroke[1])) {
+			stroke := strokeOf.FindStringSubmatch(style)
+			if stroke != nil && !strings.Contains(grey, strings.ToUpper(stroke[1])) {
 				key := strings.ToUpper(stroke[1])
 				if dash := dashOf.FindStringSubmatch(style); dash != nil {
 					key += " " + dash[1]
@@ -148,39 +151,50 @@ func hex(c interface{ RGBA() (r, g, b, a uint32) }) string {
 	return fmt.Sprintf("#%02X%02X%02X", r>>8, g>>8, b>>8)
 }
 
-// drawn runs the command over ten minutes.
+// drawn runs the command for a span of ten minutes.
 func drawn(t *testing.T, address string, args ...string) (picture, error) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.svg")
 	var notes strings.Builder
-	err := run(context.Background(), append([]string{"-prometheus", address, "-from", began, "-to", ended, "-out", out}, args...), &notes)
+	args = append([]string{"-prometheus", address, "-from", began, "-to", ended, "-out", out}, args...)
+	err := run(context.Background(), args, &notes)
 	if err != nil {
-		assert.NoFileExists(t, out, "a picture in spite of an error")
+		assert.NoFileExists(t, out, "a picture despite the error")
 		return picture{}, err
 	}
 	assert.Empty(t, notes.String())
 	return look(t, out), nil
 }
 
-// board is a dashboard of one row and one panel.
+// board is a dashboard with one row and one panel.
 func board(t *testing.T, kind, config string, targets ...string) string {
 	return write(t, "board.json", fmt.Sprintf(`{"title":"Board","panels":[
 		{"type":"row","title":"A row","gridPos":{"x":0,"y":0,"w":24,"h":1},"panels":[]},
-		{"type":%q,"title":"The panel","gridPos":{"x":0,"y":1,"w":12,"h":8},"fieldConfig":{%s},"targets":[%s]}]}`, kind, config, strings.Join(targets, ",")))
+		{"type":%q,"title":"The panel","gridPos":{"x":0,"y":1,"w":12,"h":8},
+		 "fieldConfig":{%s},"targets":[%s]}]}`, kind, config, strings.Join(targets, ",")))
 }
 
 func TestTwoSeriesAreTwoLinesWithNamesAndUnits(t *testing.T) {
-	address, asked := served(t, map[string]string{`rate(requests{pool=~".+",model=~".+"}[60s])`: matrix(`{"model":"a"}`, []float64{0, 1, 2}, `{"model":"b<c"}`, []float64{5, 6, 5})})
+	address, asked := served(t, map[string]string{
+		`rate(requests{pool=~".+",model=~".+"}[60s])`: matrix(
+			`{"model":"a"}`, []float64{0, 1, 2}, `{"model":"b<c"}`, []float64{5, 6, 5}),
+	})
 	p, err := drawn(t, address, "-dashboard", board(t, "timeseries", `"defaults":{"unit":"reqps"}`,
-		`{"refId":"A","expr":"rate(requests{pool=~\"$pool\",model=~\"${model:regex}\"}[$__rate_interval])","legendFormat":"model {{model}}"}`))
+		`{"refId":"A","legendFormat":"model {{model}}",
+		  "expr":"rate(requests{pool=~\"$pool\",model=~\"${model:regex}\"}[$__rate_interval])"}`))
 	require.NoError(t, err)
-	for _, text := range []string{"Board", "A row", "The panel", "model a", "model b<c", "0 req/s", "6 req/s", "17:00", "17:10", "2025-11-25 17:00:00 to 17:10:00 UTC, a point every 5 s"} {
+	for _, text := range []string{
+		"Board", "A row", "The panel", "model a", "model b<c", "0 req/s", "6 req/s", "17:00", "17:10",
+		"2025-11-25 17:00:00 to 17:10:00 UTC, a point every 5 s",
+	} {
 		assert.True(t, p.has(text), "%q in %q", text, p.texts)
 	}
 	assert.False(t, p.has("no data"))
-	assert.Equal(t, map[string]int{hex(palette[0]): 2, hex(palette[1]): 2}, p.lines, "each line, and its piece in the legend")
+	lines := map[string]int{hex(palette[0]): 2, hex(palette[1]): 2}
+	assert.Equal(t, lines, p.lines, "each line, and its sample in the legend")
 	require.Len(t, *asked, 1)
-	assert.Equal(t, "1764090000 1764090600 5", (*asked)[0].Get("start")+" "+(*asked)[0].Get("end")+" "+(*asked)[0].Get("step"))
+	query := (*asked)[0]
+	assert.Equal(t, "1764090000 1764090600 5", query.Get("start")+" "+query.Get("end")+" "+query.Get("step"))
 }
 
 func TestAQueryWithoutAnswerSaysSo(t *testing.T) {
@@ -191,16 +205,18 @@ func TestAQueryWithoutAnswerSaysSo(t *testing.T) {
 		first, second string
 		want, not     string
 	}{
-		"no series at all":                   {"[]", "[]", "no data", "limit"},
-		"only shares of nothing":             {nothing, nothing, "no data", "limit"},
-		"only numbers of another time":       {before, before, "no data", "limit"},
-		"one of two":                         {numbers, "[]", "no data: limit", "no data"},
-		"one of two has shares of nothing":   {numbers, nothing, "no data: limit", "no data"},
-		"both have numbers, so nothing said": {numbers, numbers, "limit", "no data: limit"},
+		"no series at all":                 {"[]", "[]", "no data", "limit"},
+		"only shares of nothing":           {nothing, nothing, "no data", "limit"},
+		"only numbers from another time":   {before, before, "no data", "limit"},
+		"one of two":                       {numbers, "[]", "no data: limit", "no data"},
+		"one of two has shares of nothing": {numbers, nothing, "no data: limit", "no data"},
+		"both have numbers":                {numbers, numbers, "limit", "no data: limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			address, _ := served(t, map[string]string{"first": c.first, "second": c.second})
-			p, err := drawn(t, address, "-dashboard", board(t, "timeseries", "", `{"refId":"A","expr":"first","legendFormat":"used"}`, `{"refId":"B","expr":"second","legendFormat":"{{team}} limit"}`))
+			p, err := drawn(t, address, "-dashboard", board(t, "timeseries", "",
+				`{"refId":"A","expr":"first","legendFormat":"used"}`,
+				`{"refId":"B","expr":"second","legendFormat":"{{team}} limit"}`))
 			require.NoError(t, err)
 			assert.True(t, p.has(c.want), "%q in %q", c.want, p.texts)
 			assert.False(t, p.has(c.not), "%q in %q", c.not, p.texts)
@@ -210,36 +226,50 @@ func TestAQueryWithoutAnswerSaysSo(t *testing.T) {
 
 func TestErrorsNameWhatIsWrong(t *testing.T) {
 	address, _ := served(t, map[string]string{"good": "[]"})
-	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusNotFound) }))
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "<html>", http.StatusNotFound)
+	}))
 	defer page.Close()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	good := `{"refId":"A","expr":"good"}`
 	csv := write(t, "data.csv", "time,series,value\n2025-11-25T17:00:01Z,clients,1\n")
-	chart := func(target string) string {
-		return write(t, "chart.json", `{"title":"T","panels":[{"title":"P","targets":[`+target+`]}]}`)
+	badRow := write(t, "bad.csv", "2025-11-25T17:00:01Z,clients,many\n")
+	dashboard := func(kind, target string) []string { return []string{"-dashboard", board(t, kind, "", target)} }
+	chart := func(target string) []string {
+		file := write(t, "chart.json", `{"title":"T","panels":[{"title":"P","targets":[`+target+`]}]}`)
+		return []string{"-chart", file}
 	}
+	const series = "timeseries"
 	for name, c := range map[string]struct {
 		address string
 		args    []string
 		want    []string
 	}{
-		"nobody listens":       {gone.URL, []string{"-dashboard", board(t, "timeseries", "", good)}, []string{"no Prometheus answers at " + gone.URL, "connection refused", "-prometheus"}},
-		"somebody else":        {page.URL, []string{"-dashboard", board(t, "timeseries", "", good)}, []string{page.URL, "404 Not Found", "-prometheus"}},
-		"a refused query":      {address, []string{"-dashboard", board(t, "timeseries", "", `{"expr":"bad("}`)}, []string{`panel "The panel"`, "bad(", "1:5: parse error"}},
-		"a refused number":     {address, []string{"-dashboard", board(t, "stat", "", `{"expr":"bad("}`)}, []string{`panel "The panel"`, "bad(", "1:5: parse error"}},
-		"an unknown variable":  {address, []string{"-dashboard", board(t, "timeseries", "", `{"expr":"x{a=\"$team\"}"}`)}, []string{`panel "The panel"`, "unknown variable team"}},
-		"another kind":         {address, []string{"-dashboard", board(t, "gauge", "", good)}, []string{`panel "The panel"`, "gauge", "stat"}},
-		"no such file":         {address, []string{"-dashboard", "missing.json"}, []string{"missing.json"}},
-		"not JSON":             {address, []string{"-dashboard", csv}, []string{csv, "JSON"}},
-		"neither":              {address, nil, []string{"either -dashboard or -chart"}},
-		"both":                 {address, []string{"-dashboard", "a", "-chart", "b"}, []string{"either -dashboard or -chart"}},
-		"data for a dashboard": {address, []string{"-dashboard", "a", "-data", csv}, []string{"-data goes with -chart"}},
-		"to before from":       {address, []string{"-chart", "a", "-to", began}, []string{"give a later -to"}},
-		"not a time":           {address, []string{"-chart", "a", "-from", "yesterday"}, []string{`-from is "yesterday"`, "2025-11-25T17:00:00Z"}},
-		"an unknown series":    {address, []string{"-chart", chart(`{"csv":"servers"}`), "-data", csv}, []string{`panel "P"`, `no series "servers"`, "clients"}},
-		"both sources":         {address, []string{"-chart", chart(`{"csv":"a","expr":"b"}`)}, []string{`panel "P"`, "either an expr or a csv"}},
-		"a bad row":            {address, []string{"-chart", chart(`{"csv":"a"}`), "-data", write(t, "bad.csv", "2025-11-25T17:00:01Z,clients,many\n")}, []string{"bad.csv, row 1", `"many"`}},
+		"nobody listens": {gone.URL, dashboard(series, good),
+			[]string{"no Prometheus answers at " + gone.URL, "connection refused", "-prometheus"}},
+		"another server": {page.URL, dashboard(series, good), []string{page.URL, "404 Not Found", "-prometheus"}},
+		"a refused query": {address, dashboard(series, `{"expr":"bad("}`),
+			[]string{`panel "The panel"`, "bad(", "1:5: parse error"}},
+		"a refused number": {address, dashboard("stat", `{"expr":"bad("}`),
+			[]string{`panel "The panel"`, "bad(", "1:5: parse error"}},
+		"an unknown variable": {address, dashboard(series, `{"expr":"x{a=\"$team\"}"}`),
+			[]string{`panel "The panel"`, "unknown variable team"}},
+		"another kind": {address, dashboard("gauge", good), []string{`panel "The panel"`, "gauge", "stat"}},
+		"no such file": {address, []string{"-dashboard", "missing.json"}, []string{"missing.json"}},
+		"not JSON":     {address, []string{"-dashboard", csv}, []string{csv, "JSON"}},
+		"neither":      {address, nil, []string{"either -dashboard or -chart"}},
+		"both":         {address, []string{"-dashboard", "a", "-chart", "b"}, []string{"either -dashboard or -chart"}},
+		"data for a dashboard": {address, []string{"-dashboard", "a", "-data", csv},
+			[]string{"-data goes with -chart"}},
+		"to before from": {address, []string{"-chart", "a", "-to", began}, []string{"give a later -to"}},
+		"not a time": {address, []string{"-chart", "a", "-from", "yesterday"},
+			[]string{`-from is "yesterday"`, "2025-11-25T17:00:00Z"}},
+		"an unknown series": {address, append(chart(`{"csv":"servers"}`), "-data", csv),
+			[]string{`panel "P"`, `no series "servers"`, "clients"}},
+		"both sources": {address, chart(`{"csv":"a","expr":"b"}`), []string{`panel "P"`, "either an expr or a csv"}},
+		"a bad row": {address, append(chart(`{"csv":"a"}`), "-data", badRow),
+			[]string{"bad.csv, row 1", `"many"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := drawn(t, c.address, c.args...)
@@ -255,7 +285,7 @@ func TestAGapInTheDataIsAGapInTheLine(t *testing.T) {
 	address, _ := served(t, map[string]string{"x": matrix(`{}`, []float64{1, 2, nan, 3, nan, 1, 2})})
 	p, err := drawn(t, address, "-dashboard", board(t, "timeseries", "", `{"expr":"x","legendFormat":"x"}`))
 	require.NoError(t, err)
-	assert.Equal(t, map[string]int{hex(palette[0]): 3}, p.lines, "two pieces, and that of the legend")
+	assert.Equal(t, map[string]int{hex(palette[0]): 3}, p.lines, "two pieces, and the sample in the legend")
 	assert.Equal(t, 1, p.dots, "a point between two gaps")
 }
 
@@ -265,26 +295,35 @@ func TestADashedLineHasTheColorOfItsSolidOne(t *testing.T) {
 		"most": matrix(`{"__name__":"most","pod":"a"}`, []float64{4, 4}),
 	})
 	p, err := drawn(t, address, "-dashboard", board(t, "timeseries",
-		`"overrides":[{"matcher":{"id":"byFrameRefID","options":"B"},"properties":[{"id":"custom.lineStyle","value":{"fill":"dash","dash":[8,6]}}]},
-		{"matcher":{"id":"byName","options":"b"},"properties":[{"id":"color","value":{"mode":"fixed","fixedColor":"red"}}]}]`,
-		`{"refId":"A","expr":"used","legendFormat":"{{pod}}"}`, `{"refId":"B","expr":"most","legendFormat":"{{pod}} most"}`))
+		`"overrides":[{"matcher":{"id":"byFrameRefID","options":"B"},
+		  "properties":[{"id":"custom.lineStyle","value":{"fill":"dash","dash":[8,6]}}]},
+		 {"matcher":{"id":"byName","options":"b"},
+		  "properties":[{"id":"color","value":{"mode":"fixed","fixedColor":"red"}}]}]`,
+		`{"refId":"A","expr":"used","legendFormat":"{{pod}}"}`,
+		`{"refId":"B","expr":"most","legendFormat":"{{pod}} most"}`))
 	require.NoError(t, err)
-	assert.Equal(t, map[string]int{hex(namedColors["red"]): 2, hex(palette[0]): 2, hex(darker(palette[0])) + " 8,6": 1, hex(darker(palette[0])) + " 5,3": 1}, p.lines)
+	assert.Equal(t, map[string]int{
+		hex(namedColors["red"]): 2, hex(palette[0]): 2,
+		hex(darker(palette[0])) + " 8,6": 1, hex(darker(palette[0])) + " 5,3": 1,
+	}, p.lines)
 }
 
 func TestAStatIsTheNumberAtTheEnd(t *testing.T) {
-	one := fmt.Sprintf(`[{"metric":{},"value":[%d,"0.0123"]}]`, last)
-	address, asked := served(t, map[string]string{"share": one, "max": fmt.Sprintf(`[{"metric":{},"value":[%d,"3"]}]`, last), "none": "[]"})
-	p, err := drawn(t, address, "-dashboard", board(t, "stat", `"defaults":{"unit":"percentunit","decimals":1}`, `{"refId":"A","expr":"share","instant":true}`))
+	number := func(value string) string { return fmt.Sprintf(`[{"metric":{},"value":[%d,%q]}]`, last, value) }
+	address, asked := served(t, map[string]string{"share": number("0.0123"), "max": number("3"), "none": "[]"})
+	p, err := drawn(t, address, "-dashboard", board(t, "stat",
+		`"defaults":{"unit":"percentunit","decimals":1}`, `{"refId":"A","expr":"share","instant":true}`))
 	require.NoError(t, err)
 	assert.True(t, p.has("1.2 %"), p.texts)
 	assert.Equal(t, url.Values{"query": {"share"}, "time": {"1764090600"}}, (*asked)[0])
 
-	p, err = drawn(t, address, "-dashboard", board(t, "stat", "", `{"refId":"A","expr":"max","legendFormat":"up"}`, `{"refId":"B","expr":"max","legendFormat":"max"}`))
+	p, err = drawn(t, address, "-dashboard", board(t, "stat", "",
+		`{"refId":"A","expr":"max","legendFormat":"up"}`, `{"refId":"B","expr":"max","legendFormat":"max"}`))
 	require.NoError(t, err)
 	assert.Subset(t, p.texts, []string{"3", "up", "max"})
 
-	p, err = drawn(t, address, "-dashboard", board(t, "stat", `"defaults":{"noValue":"no requests"}`, `{"refId":"A","expr":"none"}`))
+	p, err = drawn(t, address, "-dashboard", board(t, "stat",
+		`"defaults":{"noValue":"no requests"}`, `{"refId":"A","expr":"none"}`))
 	require.NoError(t, err)
 	assert.True(t, p.has("no requests"), p.texts)
 }
@@ -310,14 +349,22 @@ func TestALongLegendTellsHowManyItLeavesOut(t *testing.T) {
 
 func TestAChartHasOneTimeAxisAndLinesFromAFile(t *testing.T) {
 	address, _ := served(t, map[string]string{"sum(inflight)": matrix(`{}`, []float64{1, 1, 4, 4})})
-	csv := write(t, "clients.csv", "time,series,value\n2025-11-25T17:00:10.5Z,clients,6\n2025-11-25T17:00:00Z,clients,0\n2025-11-25T17:00:10.499Z,clients,0\n2025-11-25T17:10:00.9Z,clients,6\n")
+	csv := write(t, "clients.csv", `time,series,value
+2025-11-25T17:00:10.5Z,clients,6
+2025-11-25T17:00:00Z,clients,0
+2025-11-25T17:00:10.499Z,clients,0
+2025-11-25T17:10:00.9Z,clients,6
+`)
 	chart := write(t, "chart.json", `{"title":"Up and down","panels":[
 		{"title":"Clients","unit":"short","targets":[{"csv":"clients","legendFormat":"clients"}]},
 		{"title":"In flight","unit":"short","targets":[{"expr":"sum(inflight)","legendFormat":"in flight"}]},
 		{"title":"Time","unit":"s","targets":[{"expr":"sum(inflight)","legendFormat":"slots","dashed":true}]}]}`)
 	p, err := drawn(t, address, "-chart", chart, "-data", csv)
 	require.NoError(t, err)
-	assert.Subset(t, p.texts, []string{"Up and down", "Clients", "In flight", "Time", "clients", "in flight", "6", "4", "4 s", "seconds since 2025-11-25 17:00:00 UTC"})
+	assert.Subset(t, p.texts, []string{
+		"Up and down", "Clients", "In flight", "Time", "clients", "in flight", "6", "4", "4 s",
+		"seconds since 2025-11-25 17:00:00 UTC",
+	})
 	seconds := 0
 	for _, text := range p.texts {
 		if text == "300" {
@@ -325,12 +372,15 @@ func TestAChartHasOneTimeAxisAndLinesFromAFile(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, seconds, "one axis has the seconds: %q", p.texts)
-	assert.Equal(t, map[string]int{hex(palette[0]): 4, hex(palette[0]) + " 6,4": 1, hex(palette[0]) + " 5,3": 1}, p.lines)
+	assert.Equal(t, map[string]int{
+		hex(palette[0]): 4, hex(palette[0]) + " 6,4": 1, hex(palette[0]) + " 5,3": 1,
+	}, p.lines)
 }
 
 func TestALineHasNoMorePointsThanItNeeds(t *testing.T) {
 	for length, want := range map[time.Duration]time.Duration{
-		time.Second: time.Second, 149 * time.Second: time.Second, 150 * time.Second: 2 * time.Second, 10 * time.Minute: 5 * time.Second, 24 * time.Hour: 577 * time.Second,
+		time.Second: time.Second, 149 * time.Second: time.Second, 150 * time.Second: 2 * time.Second,
+		10 * time.Minute: 5 * time.Second, 24 * time.Hour: 577 * time.Second,
 	} {
 		s := span{to: time.Time{}.Add(length)}
 		assert.Equal(t, want, s.step(), length)
@@ -341,10 +391,11 @@ func TestALineHasNoMorePointsThanItNeeds(t *testing.T) {
 	assert.Equal(t, []point{{0, 1}, {3, 1}, {3, 2}, {6, 2}}, stairs([]point{{0, 1}, {3, 2}, {6, 2}}))
 }
 
-// A rate over less than the step would skip what lies between two points.
+// With a rate over less than the step, the line would miss what happens between two points.
 func TestARateCoversTheStep(t *testing.T) {
 	address, _ := served(t, map[string]string{"rate(x[577s])": "[]"})
-	_, err := drawn(t, address, "-dashboard", board(t, "timeseries", "", `{"expr":"rate(x[$__rate_interval])"}`), "-to", "2025-11-26T17:00:00Z")
+	_, err := drawn(t, address, "-dashboard", board(t, "timeseries", "", `{"expr":"rate(x[$__rate_interval])"}`),
+		"-to", "2025-11-26T17:00:00Z")
 	require.NoError(t, err)
 }
 
@@ -395,7 +446,11 @@ func TestTicksAreRoundAndHoldTheData(t *testing.T) {
 func TestRowsOfAFileMayStandInAnyOrder(t *testing.T) {
 	s, err := parseSpan(began, ended)
 	require.NoError(t, err)
-	series, err := readData(write(t, "data.csv", "2025-11-25T17:00:10.5Z,a,6\n2025-11-25T17:00:00Z,a,0\n2025-11-25T18:00:10.499+01:00,a,0\n2025-11-25T17:00:00Z,b,1\n"), s)
+	series, err := readData(write(t, "data.csv", `2025-11-25T17:00:10.5Z,a,6
+2025-11-25T17:00:00Z,a,0
+2025-11-25T18:00:10.499+01:00,a,0
+2025-11-25T17:00:00Z,b,1
+`), s)
 	require.NoError(t, err)
 	assert.Equal(t, map[string][]point{"a": {{0, 0}, {10.499, 0}, {10.5, 6}}, "b": {{0, 1}}}, series)
 }

@@ -7,7 +7,7 @@ import (
 	"regexp"
 )
 
-// The part of Grafana's panel JSON that is drawn.
+// grafanaPanel is the part of Grafana's panel JSON that this program draws.
 type grafanaPanel struct {
 	Type, Title string
 	GridPos     struct{ X, Y, W, H int }
@@ -31,7 +31,7 @@ type grafanaPanel struct {
 	Panels  []grafanaPanel // of a row that is closed
 }
 
-// readDashboard reads a page from Grafana's JSON.
+// readDashboard reads a page from the JSON of a Grafana dashboard.
 func readDashboard(file string) (*page, error) {
 	var dashboard struct {
 		Title  string
@@ -59,15 +59,18 @@ func readDashboard(file string) (*page, error) {
 
 func (g grafanaPanel) panel() (*panel, error) {
 	if g.Type != kindRow && g.Type != kindStat && g.Type != kindTimeSeries {
-		return nil, fmt.Errorf("its type is %s: only %s, %s and %s are drawn", g.Type, kindRow, kindStat, kindTimeSeries)
+		return nil, fmt.Errorf("its type is %s: only %s, %s and %s are supported",
+			g.Type, kindRow, kindStat, kindTimeSeries)
 	}
-	if g.GridPos.X < 0 || g.GridPos.Y < 0 || g.GridPos.W < 1 || g.GridPos.H < 1 || g.GridPos.X+g.GridPos.W > gridColumns {
-		return nil, fmt.Errorf("its gridPos %+v is not on the grid of %d columns", g.GridPos, gridColumns)
+	if at := g.GridPos; at.X < 0 || at.Y < 0 || at.W < 1 || at.H < 1 || at.X+at.W > gridColumns {
+		return nil, fmt.Errorf("its gridPos %+v is not on the grid of %d columns", at, gridColumns)
 	}
 	defaults := g.FieldConfig.Defaults
 	p := &panel{
-		kind: g.Type, title: g.Title, unit: defaults.Unit, x: g.GridPos.X, y: g.GridPos.Y, w: g.GridPos.W, h: g.GridPos.H,
-		highest: defaults.Max, stairs: defaults.Custom.LineInterpolation == "stepAfter", noValue: defaults.NoValue, decimals: defaults.Decimals,
+		kind: g.Type, title: g.Title, unit: defaults.Unit,
+		x: g.GridPos.X, y: g.GridPos.Y, w: g.GridPos.W, h: g.GridPos.H,
+		highest: defaults.Max, stairs: defaults.Custom.LineInterpolation == "stepAfter",
+		noValue: defaults.NoValue, decimals: defaults.Decimals,
 		colors: map[string]color.Color{},
 	}
 	dashes := map[string][]float64{}
@@ -111,10 +114,10 @@ var (
 	labelReference = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
 )
 
-// rateInterval stands for $__rate_interval until the step is known.
+// rateInterval stands for $__rate_interval until fill knows the step.
 const rateInterval = "$__rate_interval"
 
-// fixVariables gives every variable of a dashboard the value of "All".
+// fixVariables replaces every variable of a dashboard with its value "All".
 func fixVariables(expr string) (string, error) {
 	var unknown string
 	fixed := variable.ReplaceAllStringFunc(expr, func(found string) string {
@@ -130,7 +133,8 @@ func fixVariables(expr string) (string, error) {
 		}
 	})
 	if unknown != "" {
-		return "", fmt.Errorf("the query %s has the unknown variable %s: there are namespace, pool, model and __rate_interval", expr, unknown)
+		return "", fmt.Errorf("the query %s has the unknown variable %s: use namespace, pool, model or __rate_interval",
+			expr, unknown)
 	}
 	return fixed, nil
 }

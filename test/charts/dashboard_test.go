@@ -20,7 +20,8 @@ const ours = "../../components/files/dashboard.json"
 func TestOurDashboardIsDrawnWholeAndSmall(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api/v1/query" {
-			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[%d,"1"]}]}}`, last)
+			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector",`+
+				`"result":[{"metric":{},"value":[%d,"1"]}]}}`, last)
 			return
 		}
 		var series []any
@@ -29,7 +30,9 @@ func TestOurDashboardIsDrawnWholeAndSmall(t *testing.T) {
 			for n := range values {
 				values[n] = float64((n*7919 + i*104729) % 1000)
 			}
-			series = append(series, fmt.Sprintf(`{"pool":"pool%d","model":"model%d","team":"team%d","pod":"pod%d","gpu":"0","code":"%dxx"}`, i, i, i, i, i), values)
+			labels := fmt.Sprintf(`{"pool":"pool%d","model":"model%[1]d","team":"team%[1]d","pod":"pod%[1]d",`+
+				`"gpu":"0","code":"%[1]dxx"}`, i)
+			series = append(series, labels, values)
 		}
 		fmt.Fprintf(w, `{"status":"success","data":{"resultType":"matrix","result":%s}}`, matrix(series...))
 	}))
@@ -44,7 +47,7 @@ func TestOurDashboardIsDrawnWholeAndSmall(t *testing.T) {
 	assert.Less(t, p.bytes, 500_000)
 }
 
-// Two panels on one place hide each other, and a place that nobody has is a hole.
+// Two panels on the same place would hide each other, and an empty place would be a hole.
 func TestOurDashboardCoversTheGrid(t *testing.T) {
 	page, err := readDashboard(ours)
 	require.NoError(t, err)
@@ -54,7 +57,7 @@ func TestOurDashboardCoversTheGrid(t *testing.T) {
 		rows = max(rows, panel.y+panel.h)
 		for y := panel.y; y < panel.y+panel.h; y++ {
 			for x := panel.x; x < panel.x+panel.w; x++ {
-				assert.Empty(t, owner[[2]int{x, y}], "%s is there too", panel.title)
+				assert.Empty(t, owner[[2]int{x, y}], "%s has the same place", panel.title)
 				owner[[2]int{x, y}] = panel.title
 			}
 		}

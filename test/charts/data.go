@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// readData reads the series of a CSV file with the columns time, series and value; a first line of these names may be there.
+// readData reads the series of a CSV file with the columns time, series and value. The first line may be a header with
+// these names.
 func readData(file string, s span) (map[string][]point, error) {
 	opened, err := os.Open(file)
 	if err != nil {
@@ -55,8 +56,10 @@ func readData(file string, s span) (map[string][]point, error) {
 	return series, nil
 }
 
-// fill asks for the lines of every panel.
-func fill(ctx context.Context, p *page, s span, server *prometheus, recorded map[string][]point, notes io.Writer) error {
+// fill queries the lines of every panel.
+func fill(
+	ctx context.Context, p *page, s span, server *prometheus, recorded map[string][]point, notes io.Writer,
+) error {
 	for _, panel := range p.panels {
 		for _, target := range panel.targets {
 			found, err := target.lines(ctx, panel.kind, s, server, recorded, notes)
@@ -72,18 +75,22 @@ func fill(ctx context.Context, p *page, s span, server *prometheus, recorded map
 	return nil
 }
 
-// lines that a target gives: those that have a number within the time that is drawn.
-func (t target) lines(ctx context.Context, kind string, s span, server *prometheus, recorded map[string][]point, notes io.Writer) ([]line, error) {
+// lines returns the lines of a target that have a number in the drawn span.
+func (t target) lines(
+	ctx context.Context, kind string, s span, server *prometheus, recorded map[string][]point, notes io.Writer,
+) ([]line, error) {
 	var lines []line
 	if t.csv != "" {
 		points, ok := recorded[t.csv]
 		if !ok {
-			return nil, fmt.Errorf("the file of -data has no series %q, but: %s", t.csv, strings.Join(slices.Sorted(maps.Keys(recorded)), ", "))
+			known := strings.Join(slices.Sorted(maps.Keys(recorded)), ", ")
+			return nil, fmt.Errorf("the file of -data has no series %q: use one of %s", t.csv, known)
 		}
 		lines = []line{{name: t.legend, points: points, gap: math.Inf(1)}}
 	} else {
-		// A rate over less than a step would skip what was between two points.
-		expr := strings.ReplaceAll(t.expr, rateInterval, fmt.Sprintf("%.0fs", max(time.Minute, s.step()).Seconds()))
+		// With a rate over less than a step, the line would miss what happens between two points.
+		window := fmt.Sprintf("%.0fs", max(time.Minute, s.step()).Seconds())
+		expr := strings.ReplaceAll(t.expr, rateInterval, window)
 		answer, err := server.ask(ctx, expr, s, kind == kindStat)
 		if err != nil {
 			return nil, err
@@ -92,7 +99,10 @@ func (t target) lines(ctx context.Context, kind string, s span, server *promethe
 			fmt.Fprintf(notes, "warning: %s: %s\n", expr, warning)
 		}
 		for _, series := range answer.series {
-			lines = append(lines, line{name: series.name(t.legend), labels: series.labels(), points: series.points(s), gap: 1.5 * s.step().Seconds()})
+			lines = append(lines, line{
+				name: series.name(t.legend), labels: series.labels(),
+				points: series.points(s), gap: 1.5 * s.step().Seconds(),
+			})
 		}
 	}
 	lines = slices.DeleteFunc(lines, func(l line) bool {

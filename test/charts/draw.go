@@ -6,6 +6,7 @@ import (
 	"image/color"
 	"math"
 	"strings"
+	"time"
 
 	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot/font"
@@ -28,21 +29,23 @@ const (
 	panelInset  = 8
 	titleHeight = 17
 	legendLine  = 13
-	swatch      = 14 // the piece of line in a legend
-	axisLeft    = 62 // room for the labels of values: the same in all panels, so that times are above each other
+	swatch      = 14 // the sample of a line in a legend
+	axisLeft    = 62 // for the labels of values: the same in all panels, so that their times are aligned
 	axisRight   = 14
 	axisBottom  = 15
-	tickEvery   = 62 // least room of a time's label
+	tickEvery   = 62 // smallest width for a time's label
 )
 
-// Lines that can be told apart on white, also by most who see few colors.
+// palette has colors that differ on white, also for most people who see few colors.
 var palette = []color.Color{
-	rgb(0x1f6fb4), rgb(0xd95f02), rgb(0x1b8a4b), rgb(0x8e44ad), rgb(0xc0392b), rgb(0x0e8c9c), rgb(0x9a6b00), rgb(0xc2378a), rgb(0x5a6570), rgb(0x5b5bd6),
+	rgb(0x1f6fb4), rgb(0xd95f02), rgb(0x1b8a4b), rgb(0x8e44ad), rgb(0xc0392b),
+	rgb(0x0e8c9c), rgb(0x9a6b00), rgb(0xc2378a), rgb(0x5a6570), rgb(0x5b5bd6),
 }
 
-// namedColors are Grafana's, dark enough for white.
+// namedColors are Grafana's names, in shades that are dark enough for white.
 var namedColors = map[string]color.Color{
-	"green": rgb(0x1b8a4b), "orange": rgb(0xd95f02), "red": rgb(0xc0392b), "yellow": rgb(0x9a6b00), "blue": rgb(0x1f6fb4), "purple": rgb(0x8e44ad),
+	"green": rgb(0x1b8a4b), "orange": rgb(0xd95f02), "red": rgb(0xc0392b),
+	"yellow": rgb(0x9a6b00), "blue": rgb(0x1f6fb4), "purple": rgb(0x8e44ad),
 }
 
 var (
@@ -62,10 +65,10 @@ func darker(c color.Color) color.Color {
 	return color.NRGBA{R: uint8(r >> 8 * 3 / 5), G: uint8(g >> 8 * 3 / 5), B: uint8(b >> 8 * 3 / 5), A: 255}
 }
 
-// A pencil draws with the origin in the upper left corner, as the grid has it.
+// pencil draws with the origin in the upper left corner, as on the grid.
 type pencil struct{ draw.Canvas }
 
-// drawPage is the page as SVG.
+// drawPage returns the page as SVG.
 func drawPage(p *page, s span) []byte {
 	width, rows := float64(pageWidth), 0
 	if p.stacked {
@@ -75,7 +78,7 @@ func drawPage(p *page, s span) []byte {
 	for _, panel := range p.panels {
 		rows = max(rows, panel.y+panel.h)
 		if panel.kind == kindStat {
-			stats = "; single numbers are those at the end"
+			stats = "; single numbers are the values at the end"
 		}
 	}
 	height := float64(headHeight + rows*gridRow + pageMargin)
@@ -83,11 +86,13 @@ func drawPage(p *page, s span) []byte {
 	to := pencil{draw.New(canvas)}
 	to.box(0, 0, width, height, white)
 	to.write(pageMargin, 22, p.title, style{size: 16, bold: true, color: ink})
-	end := s.to.Format("2006-01-02 15:04:05")
-	if s.from.Format("2006-01-02") == s.to.Format("2006-01-02") {
-		end = s.to.Format("15:04:05")
+	const layout, clock = "2006-01-02 15:04:05", "15:04:05"
+	end := s.to.Format(layout)
+	if s.from.Format(time.DateOnly) == s.to.Format(time.DateOnly) {
+		end = s.to.Format(clock)
 	}
-	to.write(pageMargin, 38, fmt.Sprintf("%s to %s UTC, a point every %.0f s%s", s.from.Format("2006-01-02 15:04:05"), end, s.step().Seconds(), stats), style{size: 9.5, color: faint})
+	head := fmt.Sprintf("%s to %s UTC, a point every %.0f s%s", s.from.Format(layout), end, s.step().Seconds(), stats)
+	to.write(pageMargin, 38, head, style{size: 9.5, color: faint})
 
 	column := (width - 2*pageMargin) / gridColumns
 	for i, panel := range p.panels {
@@ -112,18 +117,19 @@ func drawPage(p *page, s span) []byte {
 	return slim(out.Bytes())
 }
 
-// slim leaves out what is the default, and names fonts of the same widths for those who lack the first.
+// slim removes default values, and adds fonts of the same widths for readers without the first one.
 func slim(svg []byte) []byte {
 	for _, rewrite := range [][2]string{
 		{"font-family:Liberation Sans;", "font-family:Liberation Sans,Arial,Helvetica,sans-serif;"},
-		{"font-variant:none;", ""}, {"font-variant:normal;", ""}, {"font-weight:normal;", ""}, {"font-style:normal;", ""},
+		{"font-variant:none;", ""}, {"font-variant:normal;", ""},
+		{"font-weight:normal;", ""}, {"font-style:normal;", ""},
 	} {
 		svg = bytes.ReplaceAll(svg, []byte(rewrite[0]), []byte(rewrite[1]))
 	}
 	return svg
 }
 
-// An area of the page.
+// area is a part of the page.
 type area struct{ x, y, w, h float64 }
 
 // inner leaves a gap to the next panel.
@@ -131,7 +137,7 @@ func (a area) inner() area {
 	return area{a.x + panelGap/2, a.y + panelGap/2, a.w - panelGap, a.h - panelGap}
 }
 
-// stat writes the numbers of a panel side by side, with their names where there are several.
+// stat writes the numbers of a panel side by side, with their names if there are several.
 func (to pencil) stat(p *panel, at area) {
 	to.outline(at)
 	to.title(p, at)
@@ -141,7 +147,8 @@ func (to pencil) stat(p *panel, at area) {
 	}
 	middle := at.y + titleHeight + (at.h-titleHeight)/2
 	if len(numbers) == 0 {
-		to.write(at.x+at.w/2, middle+8, p.nothing(), style{size: 14, color: faint, centered: true, within: at.w - 2*panelInset})
+		nothing := style{size: 14, color: faint, centered: true, within: at.w - 2*panelInset}
+		to.write(at.x+at.w/2, middle+8, p.nothing(), nothing)
 		return
 	}
 	const most = 4
@@ -154,14 +161,16 @@ func (to pencil) stat(p *panel, at area) {
 			y = middle + 2
 			to.write(x, y+20, number.name, style{size: 9, color: faint, centered: true, within: each - 4})
 		}
-		to.write(x, y, scaleOf(p.unit, math.Abs(value)).format(value, p.decimals), style{size: 24, bold: true, color: ink, centered: true, within: each - 4})
+		text := scaleOf(p.unit, math.Abs(value)).format(value, p.decimals)
+		to.write(x, y, text, style{size: 24, bold: true, color: ink, centered: true, within: each - 4})
 	}
 	if left := len(numbers) - len(shown); left > 0 {
-		to.write(at.x+at.w-panelInset-50, at.y+at.h-4, fmt.Sprintf("and %d more", left), style{size: 9, color: faint})
+		more := fmt.Sprintf("and %d more", left)
+		to.write(at.x+at.w-panelInset-50, at.y+at.h-4, more, style{size: 9, color: faint})
 	}
 }
 
-// nothing is what a panel says that has no data.
+// nothing is the text of a panel without data.
 func (p *panel) nothing() string {
 	if p.noValue != "" {
 		return p.noValue
@@ -174,11 +183,13 @@ func (to pencil) title(p *panel, at area) {
 }
 
 func (to pencil) outline(at area) {
-	corners := []vg.Point{to.point(at.x, at.y), to.point(at.x+at.w, at.y), to.point(at.x+at.w, at.y+at.h), to.point(at.x, at.y+at.h), to.point(at.x, at.y)}
-	to.stroke(corners, rule, 0.8)
+	right, bottom := at.x+at.w, at.y+at.h
+	to.stroke([]vg.Point{
+		to.point(at.x, at.y), to.point(right, at.y), to.point(right, bottom), to.point(at.x, bottom), to.point(at.x, at.y),
+	}, rule, 0.8)
 }
 
-// point of the page, on the canvas, whose origin is below.
+// point converts a place on the page to one on the canvas, which has its origin at the bottom.
 func (to pencil) point(x, y float64) vg.Point {
 	return vg.Point{X: vg.Length(x), Y: to.Max.Y - vg.Length(y)}
 }
@@ -195,13 +206,13 @@ func (to pencil) stroke(points []vg.Point, ink color.Color, width float64, dash 
 	to.StrokeLines(line, points)
 }
 
-// style of a text.
+// style is the style of a text.
 type style struct {
 	size          float64
 	bold          bool
 	color         color.Color
-	centered, end bool    // at x; otherwise it begins there
-	within        float64 // width from which on the text is cut; 0 for none
+	centered, end bool    // where x is in the text; by default at its beginning
+	within        float64 // width to which a text is cut; 0 for any width
 }
 
 var fonts = font.NewCache(liberation.Collection())
@@ -223,7 +234,7 @@ func (s style) text() text.Style {
 
 func (s style) width(words string) float64 { return s.text().Width(words).Points() }
 
-// cut a text that is too wide, and say so by three dots.
+// cut shortens a text that is too wide, and ends it with three dots.
 func (s style) cut(words string) string {
 	if s.within <= 0 || s.width(words) <= s.within {
 		return words
@@ -235,9 +246,9 @@ func (s style) cut(words string) string {
 	return string(letters) + "…"
 }
 
-// write a line of text with its foot at y.
+// write writes a line of text with its baseline at y.
 func (to pencil) write(x, y float64, words string, s style) {
-	words = strings.Map(func(letter rune) rune { // XML has no others
+	words = strings.Map(func(letter rune) rune { // XML allows no control characters
 		if letter < ' ' {
 			return ' '
 		}

@@ -1,7 +1,8 @@
-// Command charts draws what a Prometheus measured between two points in time into one SVG: a whole Grafana dashboard (-dashboard), or a few
-// panels under each other with a common time axis (-chart), some of whose lines may come from a CSV file (-data). Nothing is smoothed, filled
-// in or left out: a gap in the data is a gap in the line, and a query without an answer says so in its panel. A module of its own, so that the
-// program does not depend on a drawing library.
+// Command charts draws into one SVG what a Prometheus measured between two points in time: a whole Grafana dashboard
+// (-dashboard), or a few panels below each other with a common time axis (-chart), some with lines from a CSV file
+// (-data). It smooths nothing, fills nothing in and leaves nothing out: a gap in the data is a gap in the line, and a
+// panel says so if its query has no answer. It is a module of its own, so that the program does not depend on a drawing
+// library.
 package main
 
 import (
@@ -22,25 +23,27 @@ func main() {
 	}
 }
 
-// run writes the file that the flags ask for, or none. Warnings go to notes.
+// run writes the file that the flags ask for, or none after an error. Warnings go to notes.
 func run(ctx context.Context, args []string, notes io.Writer) error {
 	flags := flag.NewFlagSet("charts", flag.ContinueOnError)
 	flags.SetOutput(notes)
 	server := flags.String("prometheus", "", "`URL` of the Prometheus")
 	from := flags.String("from", "", "first `time`, such as 2025-11-25T17:00:00Z")
 	to := flags.String("to", "", "last `time`")
-	dashboard := flags.String("dashboard", "", "Grafana dashboard, a `file` of JSON")
-	chart := flags.String("chart", "", `panels under each other, a `+"`file`"+` of JSON: {"title", "panels": [{"title", "unit", "targets": [{"expr" or "csv", "legendFormat"}]}]}`)
-	data := flags.String("data", "", "lines for -chart, a CSV `file` with the columns time,series,value; a target names one by its csv")
-	out := flags.String("out", "", "`file` to write, an SVG")
+	dashboard := flags.String("dashboard", "", "Grafana dashboard, a JSON `file`")
+	chart := flags.String("chart", "", "panels below each other, a JSON `file`: {\"title\", \"panels\": "+
+		`[{"title", "unit", "targets": [{"expr" or "csv", "legendFormat"}]}]}`)
+	data := flags.String("data", "", "lines for -chart, a CSV `file` with the columns time,series,value; "+
+		"a target refers to a series by its csv")
+	out := flags.String("out", "", "SVG `file` to write")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: the command takes flags only, see -help", flags.Arg(0))
+		return fmt.Errorf("unexpected argument %q: the command accepts flags only, see -help", flags.Arg(0))
 	}
 	if *server == "" || *out == "" {
-		return errors.New("-prometheus and -out are needed, see -help")
+		return errors.New("-prometheus and -out are required, see -help")
 	}
 	span, err := parseSpan(*from, *to)
 	if err != nil {
@@ -52,7 +55,7 @@ func run(ctx context.Context, args []string, notes io.Writer) error {
 	case (*dashboard == "") == (*chart == ""):
 		return errors.New("give either -dashboard or -chart")
 	case *dashboard != "" && *data != "":
-		return errors.New("-data goes with -chart: a dashboard shows what Prometheus has")
+		return errors.New("-data goes with -chart: a dashboard shows only data from Prometheus")
 	case *dashboard != "":
 		p, err = readDashboard(*dashboard)
 	default:
@@ -73,7 +76,7 @@ func run(ctx context.Context, args []string, notes io.Writer) error {
 	return os.WriteFile(*out, drawPage(p, span), 0o644)
 }
 
-// span is the time that is drawn.
+// span is the time from the first to the last point of the drawing.
 type span struct{ from, to time.Time }
 
 func parseSpan(from, to string) (span, error) {
@@ -96,10 +99,10 @@ func parseSpan(from, to string) (span, error) {
 
 func (s span) seconds() float64 { return s.to.Sub(s.from).Seconds() }
 
-// mostPoints of a line: more than about one for each millimetre nobody sees.
+// mostPoints is the limit for the points of a line: nobody sees more than about one for each millimetre.
 const mostPoints = 150
 
-// step between two points of a line, whole seconds.
+// step is the time between two points of a line, in whole seconds.
 func (s span) step() time.Duration {
 	step := time.Second
 	for s.to.Sub(s.from)/step >= mostPoints {

@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
-// A page is what is drawn: panels on a grid of 24 columns, as Grafana's.
+// page is a drawing: panels on a grid of 24 columns, as in Grafana.
 type page struct {
 	title  string
 	panels []*panel
-	// stacked pages have one panel above the other and one time axis, in seconds since the start. Others show the time of day in each panel.
+	// stacked pages have their panels below each other with one time axis, in seconds since the start. Other pages show
+	// the time of day in each panel.
 	stacked bool
 }
 
-// Kinds of panels, by Grafana's names.
+// The kinds of panels, by Grafana's names.
 const (
 	kindRow        = "row"
 	kindStat       = "stat"
@@ -28,24 +29,24 @@ type panel struct {
 	x, y, w, h        int // on the grid, y downwards
 	targets           []target
 
-	highest  float64                // least upper end of the value axis; 0 where the data decide
-	stairs   bool                   // values hold until the next one, as counts do
-	noValue  string                 // what a stat says instead of a number
+	highest  float64                // smallest upper end of the value axis; 0 lets the data decide
+	stairs   bool                   // a value holds until the next one, as with counts
+	noValue  string                 // the text of a stat without a number
 	decimals *int                   // of a stat
-	colors   map[string]color.Color // by a line's name; the palette has the others
+	colors   map[string]color.Color // by a line's name; other lines get colors of the palette
 
 	lines   []line
-	missing []string // names of the targets that gave no line, if others did
+	missing []string // names of the targets without a line, if other targets have one
 }
 
-// A target is where lines of a panel come from: a query, or a series of the CSV file.
+// target is a source of lines for a panel: a query, or a series of the CSV file.
 type target struct {
 	expr, csv string
 	legend    string    // with {{label}} for a label's value
-	dash      []float64 // lengths of dashes and gaps; none for a solid line
+	dash      []float64 // lengths of dashes and gaps; empty for a solid line
 }
 
-// name of a target that gave no line, whose labels are therefore unknown.
+// name returns the name of a target without a line, whose labels are therefore unknown.
 func (t target) name() string {
 	if name := strings.Join(strings.Fields(labelReference.ReplaceAllString(t.legend, "")), " "); name != "" {
 		return name
@@ -55,16 +56,16 @@ func (t target) name() string {
 
 type line struct {
 	name   string
-	labels string // the same for lines of the same thing, such as what a model uses and what it may use
+	labels string // the same for lines about the same thing, such as a model's use and its limit
 	points []point
-	gap    float64 // seconds between two points from which on nothing was measured in between
+	gap    float64 // seconds; with more than this between two points, nothing was measured in between
 	dash   []float64
 }
 
-// A point is a value at a number of seconds since the start.
+// point is a value at a time in seconds since the start.
 type point struct{ at, value float64 }
 
-// readChart reads a page whose panels are all of the width, one under the other.
+// readChart reads a page whose panels have the full width and are below each other.
 func readChart(file string) (*page, error) {
 	var chart struct {
 		Title  string
@@ -84,10 +85,12 @@ func readChart(file string) (*page, error) {
 	}
 	p := &page{title: chart.Title, stacked: true}
 	for _, from := range chart.Panels {
-		to := &panel{kind: kindTimeSeries, title: from.Title, unit: from.Unit, y: len(p.panels) * 6, w: gridColumns, h: 6}
+		to := &panel{
+			kind: kindTimeSeries, title: from.Title, unit: from.Unit, y: len(p.panels) * 6, w: gridColumns, h: 6,
+		}
 		for _, t := range from.Targets {
 			if (t.Expr == "") == (t.CSV == "") {
-				return nil, fmt.Errorf("panel %q of %s: a target has either an expr or a csv", from.Title, file)
+				return nil, fmt.Errorf("panel %q of %s: a target needs either an expr or a csv", from.Title, file)
 			}
 			made := target{csv: t.CSV, legend: t.LegendFormat}
 			if made.legend == "" {
@@ -104,7 +107,7 @@ func readChart(file string) (*page, error) {
 		}
 		p.panels = append(p.panels, to)
 	}
-	p.panels[len(p.panels)-1].h++ // it has the time axis
+	p.panels[len(p.panels)-1].h++ // for the time axis
 	return p, nil
 }
 
@@ -114,7 +117,7 @@ func readJSON(file string, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("%s is not the JSON that is expected: %w", file, err)
+		return fmt.Errorf("%s does not have the expected JSON: %w", file, err)
 	}
 	return nil
 }

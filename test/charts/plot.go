@@ -11,12 +11,15 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// timeSeries draws a panel's lines with their legend and axes.
+// timeSeries draws a panel's lines with their legend and axes. It does not use plot.Plot: there an axis takes as much
+// room as its labels need, so panels below each other would not have their times aligned, and its tickers know neither
+// units such as GiB nor round times of day, so that ticks and labels would be ours in any case.
 func (to pencil) timeSeries(p *panel, at area, s span, sinceStart, labelTimes bool) {
 	to.outline(at)
 	to.title(p, at)
 	colors := lineColors(p)
-	top := at.y + titleHeight + to.legend(p, colors, area{at.x + panelInset, at.y + titleHeight, at.w - 2*panelInset, at.h})
+	legend := area{at.x + panelInset, at.y + titleHeight, at.w - 2*panelInset, at.h}
+	top := legend.y + to.legend(p, colors, legend) + 8
 	bottom := at.y + at.h - panelInset
 	if labelTimes {
 		bottom -= axisBottom - panelInset/2
@@ -24,44 +27,75 @@ func (to pencil) timeSeries(p *panel, at area, s span, sinceStart, labelTimes bo
 			bottom -= axisBottom
 		}
 	}
-	plot := area{at.x + axisLeft, top + 8, at.w - axisLeft - axisRight, bottom - top - 8}
-
-	times := timeAxis(s, sinceStart, int(plot.w/tickEvery))
+	c := chart{pencil: to, area: area{at.x + axisLeft, top, at.w - axisLeft - axisRight, bottom - top}}
+	c.times = timeAxis(s, sinceStart, int(c.w/tickEvery))
 	values, whole := p.values(s)
-	ys := valueAxis(slices.Min(values), max(slices.Max(values), p.highest), p.unit, whole, max(2, int(plot.h/24)))
-	x := func(seconds float64) float64 { return plot.x + seconds/times.high*plot.w }
-	y := func(value float64) float64 { return plot.y + plot.h - (value-ys.low)/(ys.high-ys.low)*plot.h }
+	highest := max(slices.Max(values), p.highest)
+	c.values = valueAxis(slices.Min(values), highest, p.unit, whole, max(2, int(c.h/24)))
 
-	small := style{size: 8.5, color: faint}
-	for _, t := range times.ticks {
-		to.stroke([]vg.Point{to.point(x(t.at), plot.y), to.point(x(t.at), plot.y+plot.h)}, rule, 0.5)
-		if labelTimes {
-			label := small
-			label.centered = true
-			to.write(x(t.at), plot.y+plot.h+12.5, t.label, label)
-		}
-	}
+	c.drawTimes(labelTimes)
+	middle := c.x + c.w/2
 	if labelTimes && sinceStart {
-		to.write(plot.x+plot.w/2, plot.y+plot.h+12+axisBottom, "seconds since "+s.from.Format("2006-01-02 15:04:05")+" UTC", style{size: 9, color: faint, centered: true})
-	}
-	base := func() {
-		to.stroke([]vg.Point{to.point(plot.x, plot.y), to.point(plot.x, plot.y+plot.h), to.point(plot.x+plot.w, plot.y+plot.h)}, frame, 0.8)
+		words := "seconds since " + s.from.Format("2006-01-02 15:04:05") + " UTC"
+		to.write(middle, c.y+c.h+12+axisBottom, words, style{size: 9, color: faint, centered: true})
 	}
 	if len(p.lines) == 0 {
-		base()
-		to.write(plot.x+plot.w/2, plot.y+plot.h/2+4, p.nothing(), style{size: 13, color: faint, centered: true, within: plot.w})
+		c.drawBase()
+		nothing := style{size: 13, color: faint, centered: true, within: c.w}
+		to.write(middle, c.y+c.h/2+4, p.nothing(), nothing)
 		return
 	}
-	for _, t := range ys.ticks {
-		to.stroke([]vg.Point{to.point(plot.x, y(t.at)), to.point(plot.x+plot.w, y(t.at))}, rule, 0.5)
-		label := small
-		label.end = true
-		to.write(plot.x-5, y(t.at)+3, t.label, label)
-	}
-	base()
+	c.drawValues()
+	c.drawBase()
+	c.drawLines(p, colors)
+}
 
-	inside := pencil{draw.Canvas{Canvas: to.Canvas, Rectangle: vg.Rectangle{Min: to.point(plot.x, plot.y+plot.h), Max: to.point(plot.x+plot.w, plot.y)}}}
-	for _, dashed := range []bool{false, true} { // above the solid ones
+// chart is the area between the axes of a panel.
+type chart struct {
+	pencil
+	area
+	times, values axis
+}
+
+// place converts a point to a place on the canvas.
+func (c chart) place(p point) vg.Point {
+	share := (p.value - c.values.low) / (c.values.high - c.values.low)
+	return c.point(c.x+p.at/c.times.high*c.w, c.y+c.h-share*c.h)
+}
+
+var tickLabel = style{size: 8.5, color: faint}
+
+func (c chart) drawTimes(label bool) {
+	words := tickLabel
+	words.centered = true
+	for _, t := range c.times.ticks {
+		x := c.x + t.at/c.times.high*c.w
+		c.stroke([]vg.Point{c.point(x, c.y), c.point(x, c.y+c.h)}, rule, 0.5)
+		if label {
+			c.write(x, c.y+c.h+12.5, t.label, words)
+		}
+	}
+}
+
+func (c chart) drawValues() {
+	words := tickLabel
+	words.end = true
+	for _, t := range c.values.ticks {
+		y := c.y + c.h - (t.at-c.values.low)/(c.values.high-c.values.low)*c.h
+		c.stroke([]vg.Point{c.point(c.x, y), c.point(c.x+c.w, y)}, rule, 0.5)
+		c.write(c.x-5, y+3, t.label, words)
+	}
+}
+
+// drawBase draws the lines of the two axes.
+func (c chart) drawBase() {
+	corner := c.point(c.x, c.y+c.h)
+	c.stroke([]vg.Point{c.point(c.x, c.y), corner, c.point(c.x+c.w, c.y+c.h)}, frame, 0.8)
+}
+
+// drawLines draws the dashed lines above the solid ones.
+func (c chart) drawLines(p *panel, colors []color.Color) {
+	for _, dashed := range []bool{false, true} {
 		for i, l := range p.lines {
 			if (len(l.dash) > 0) != dashed {
 				continue
@@ -70,22 +104,29 @@ func (to pencil) timeSeries(p *panel, at area, s span, sinceStart, labelTimes bo
 				if p.stairs {
 					piece = stairs(piece)
 				}
-				path := make([]vg.Point, len(piece))
-				for n, point := range piece {
-					path[n] = to.point(x(point.at), y(point.value))
-				}
-				for _, seen := range inside.ClipLinesXY(path) {
-					to.stroke(seen, colors[i], 1.4, l.dash...)
-				}
-				if len(path) == 1 && piece[0].at >= 0 && piece[0].at <= times.high { // between two gaps
-					to.dot(path[0], colors[i])
-				}
+				c.drawPiece(piece, colors[i], l.dash)
 			}
 		}
 	}
 }
 
-// values that the axis must hold, and whether all of them are whole numbers.
+func (c chart) drawPiece(piece []point, ink color.Color, dash []float64) {
+	path := make([]vg.Point, len(piece))
+	for n, point := range piece {
+		path[n] = c.place(point)
+	}
+	inside := draw.Canvas{Canvas: c.Canvas, Rectangle: vg.Rectangle{
+		Min: c.point(c.x, c.y+c.h), Max: c.point(c.x+c.w, c.y),
+	}}
+	for _, seen := range inside.ClipLinesXY(path) {
+		c.stroke(seen, ink, 1.4, dash...)
+	}
+	if len(path) == 1 && piece[0].at >= 0 && piece[0].at <= c.times.high { // between two gaps
+		c.dot(path[0], ink)
+	}
+}
+
+// values returns the values that the axis must include, and whether all of them are whole numbers.
 func (p *panel) values(s span) (values []float64, whole bool) {
 	values, whole = []float64{0}, true
 	for _, l := range p.lines {
@@ -99,7 +140,8 @@ func (p *panel) values(s span) (values []float64, whole bool) {
 	return values, whole
 }
 
-// pieces of a line between its gaps, without the points that lie between two of the same value: they say nothing and take room in the file.
+// pieces splits a line at its gaps. It drops points between two points of the same value: they add nothing to the
+// drawing and take room in the file.
 func (l line) pieces() [][]point {
 	var pieces [][]point
 	var piece []point
@@ -115,7 +157,7 @@ func (l line) pieces() [][]point {
 	return append(pieces, piece)
 }
 
-// stairs go sideways before they go up or down.
+// stairs makes a line go sideways before it goes up or down.
 func stairs(piece []point) []point {
 	steps := piece[:1:1]
 	for i, next := range piece[1:] {
@@ -136,8 +178,8 @@ func (to pencil) dot(at vg.Point, fill color.Color) {
 	to.Fill(circle)
 }
 
-// lineColors are the panel's own, then the palette's others. A dashed line has that of the solid line with the same labels, darker, for one may
-// lie on the other.
+// lineColors returns a color for each line: the panel's own, or one of the palette's others. A dashed line gets a
+// darker shade of the solid line with the same labels, because one may cover the other.
 func lineColors(p *panel) []color.Color {
 	var free []color.Color
 	for _, c := range palette {
@@ -163,7 +205,7 @@ func lineColors(p *panel) []color.Color {
 	return colors
 }
 
-// solid line that a dashed one belongs to, or -1.
+// solid returns the index of the solid line that a dashed line belongs to, or -1.
 func (p *panel) solid(dashed line) int {
 	if len(dashed.dash) == 0 || dashed.labels == "" {
 		return -1
@@ -171,10 +213,10 @@ func (p *panel) solid(dashed line) int {
 	return slices.IndexFunc(p.lines, func(l line) bool { return len(l.dash) == 0 && l.labels == dashed.labels })
 }
 
-// legendLines at most; who has more lines to name than fit is told how many.
+// legendLines is the limit for the lines of a legend. Its end says how many names it leaves out.
 const legendLines = 3
 
-// legend names the lines, and what gave none. It returns its height.
+// legend writes the names of the lines, and of the targets without one. It returns its height.
 func (to pencil) legend(p *panel, colors []color.Color, at area) float64 {
 	words := style{size: 9, color: ink, within: min(at.w-swatch-8, 330)}
 	type entry struct {
@@ -192,13 +234,13 @@ func (to pencil) legend(p *panel, colors []color.Color, at area) float64 {
 	}
 	x, row := 0.0, 0
 	for i, e := range entries {
-		width := words.width(e.words)*1.1 + 10 // who has other fonts needs more
+		width := words.width(e.words)*1.1 + 10 // other fonts may need more room
 		if e.line >= 0 {
 			width += swatch + 4
 		}
 		more := fmt.Sprintf("and %d more", len(entries)-i)
 		wraps := x > 0 && x+width > at.w
-		// On the last line an entry leaves room for the words after it, unless it is the last.
+		// On the last row an entry leaves room for the words after it, unless it is the last entry.
 		crowded := i < len(entries)-1 && x+width+words.width(more) > at.w
 		if row == legendLines-1 && x > 0 && (wraps || crowded) {
 			to.write(at.x+x, at.y+float64(row)*legendLine+10, more, style{size: 9, color: faint})
@@ -211,7 +253,8 @@ func (to pencil) legend(p *panel, colors []color.Color, at area) float64 {
 		if e.line < 0 {
 			to.write(at.x+x, foot, e.words, style{size: 9, color: faint})
 		} else {
-			to.stroke([]vg.Point{to.point(at.x+x, foot-3), to.point(at.x+x+swatch, foot-3)}, colors[e.line], 2, p.lines[e.line].swatchDash()...)
+			sample := []vg.Point{to.point(at.x+x, foot-3), to.point(at.x+x+swatch, foot-3)}
+			to.stroke(sample, colors[e.line], 2, p.lines[e.line].swatchDash()...)
 			to.write(at.x+x+swatch+4, foot, e.words, words)
 		}
 		x += width
@@ -222,7 +265,7 @@ func (to pencil) legend(p *panel, colors []color.Color, at area) float64 {
 	return float64(row+1) * legendLine
 }
 
-// swatchDash shows a line's dashes on the little room of a legend.
+// swatchDash returns a line's dashes for the small sample in a legend.
 func (l line) swatchDash() []float64 {
 	if len(l.dash) == 0 {
 		return nil

@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// prometheus is the HTTP API of one.
+// prometheus is the HTTP API of a Prometheus.
 type prometheus struct{ base string }
 
-// answerTime is more than Prometheus gives a query; who forwards to it may wait for ever.
+// answerTime is longer than Prometheus gives a query. A proxy in between might wait for ever.
 const answerTime = 150 * time.Second
 
 type answer struct {
@@ -27,7 +27,7 @@ type answer struct {
 	warnings []string
 }
 
-// series as both kinds of answers have it: many values, or one.
+// series is an element of either kind of answer: many values, or one.
 type series struct {
 	Metric map[string]string
 	Values []sample
@@ -49,9 +49,11 @@ func (s *sample) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// ask for an expression over the whole time, or for its value at the end only.
+// ask queries an expression for the whole span, or only for its value at the end.
 func (p *prometheus) ask(ctx context.Context, expr string, s span, atEnd bool) (answer, error) {
-	path, params := "api/v1/query_range", url.Values{"query": {expr}, "start": {unix(s.from)}, "end": {unix(s.to)}, "step": {unix(time.Unix(0, int64(s.step())))}}
+	path, params := "api/v1/query_range", url.Values{
+		"query": {expr}, "start": {unix(s.from)}, "end": {unix(s.to)}, "step": {unix(time.Unix(0, int64(s.step())))},
+	}
 	if atEnd {
 		path, params = "api/v1/query", url.Values{"query": {expr}, "time": {unix(s.to)}}
 	}
@@ -70,9 +72,10 @@ func (p *prometheus) ask(ctx context.Context, expr string, s span, atEnd bool) (
 	if err != nil {
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
-			err = wrapped.Err // the address is said below
+			err = wrapped.Err // the message below has the address
 		}
-		return answer{}, fmt.Errorf("no Prometheus answers at %s (%w): see that it runs, and that -prometheus is right", p.base, err)
+		return answer{}, fmt.Errorf("no Prometheus answers at %s (%w): check that it runs and that -prometheus is right",
+			p.base, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
@@ -89,10 +92,12 @@ func (p *prometheus) ask(ctx context.Context, expr string, s span, atEnd bool) (
 		}
 	}
 	if err := json.Unmarshal(body, &said); err != nil || said.Status == "" {
-		return answer{}, fmt.Errorf("%s answered %s, and not as Prometheus does: see that -prometheus is right", address, response.Status)
+		return answer{}, fmt.Errorf("%s answers %s, and not like a Prometheus: check -prometheus",
+			address, response.Status)
 	}
 	if said.Status != "success" {
-		return answer{}, fmt.Errorf("the Prometheus at %s refuses the query %s: %s: %s", p.base, expr, said.ErrorType, said.Error)
+		return answer{}, fmt.Errorf("the Prometheus at %s refuses the query %s: %s: %s",
+			p.base, expr, said.ErrorType, said.Error)
 	}
 	found := answer{warnings: said.Warnings}
 	if said.Data.ResultType == "scalar" {
@@ -102,7 +107,8 @@ func (p *prometheus) ask(ctx context.Context, expr string, s span, atEnd bool) (
 		err = json.Unmarshal(said.Data.Result, &found.series)
 	}
 	if err != nil {
-		return answer{}, fmt.Errorf("%s answers the query %s with a %s that is none: %w", address, expr, said.Data.ResultType, err)
+		return answer{}, fmt.Errorf("%s answers the query %s with an invalid %s: %w",
+			address, expr, said.Data.ResultType, err)
 	}
 	return found, nil
 }
@@ -111,7 +117,7 @@ func unix(at time.Time) string {
 	return strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', -1, 64)
 }
 
-// points that are numbers: a share of nothing, NaN, is not one.
+// points returns the points that are numbers. A share of nothing, NaN, is not one.
 func (s series) points(in span) []point {
 	samples := s.Values
 	if s.Value != nil {
@@ -127,7 +133,7 @@ func (s series) points(in span) []point {
 	return points
 }
 
-// name of the series by a legend with {{label}}s; by its labels, where there is no legend.
+// name returns the name of the series by a legend with {{label}}s, or by its labels if there is no legend.
 func (s series) name(legend string) string {
 	if legend == "" {
 		return s.Metric["__name__"] + s.labels()
@@ -138,7 +144,7 @@ func (s series) name(legend string) string {
 	return strings.Join(strings.Fields(name), " ")
 }
 
-// labels of the series but for its metric's name.
+// labels returns the labels of the series without its metric's name.
 func (s series) labels() string {
 	var labels []string
 	for _, name := range slices.Sorted(maps.Keys(s.Metric)) {

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// A scale is how numbers of a unit are written: divided by factor, followed by suffix.
+// scale is how numbers of a unit are written: divided by factor, followed by suffix.
 type scale struct {
 	factor float64
 	suffix string
 }
 
-// scaleOf a unit, by Grafana's names, for numbers up to highest.
+// scaleOf returns the scale of a unit, by Grafana's names, for numbers up to highest.
 func scaleOf(unit string, highest float64) scale {
 	switch unit {
 	case "", "short", "none":
@@ -29,13 +29,14 @@ func scaleOf(unit string, highest float64) scale {
 	case "s":
 		return fitting(highest, scale{1e-3, " ms"}, scale{1, " s"}, scale{60, " min"}, scale{3600, " h"})
 	case "bytes":
-		return fitting(highest, scale{1, " B"}, scale{1 << 10, " KiB"}, scale{1 << 20, " MiB"}, scale{1 << 30, " GiB"}, scale{1 << 40, " TiB"})
+		return fitting(highest, scale{1, " B"}, scale{1 << 10, " KiB"}, scale{1 << 20, " MiB"},
+			scale{1 << 30, " GiB"}, scale{1 << 40, " TiB"})
 	default:
 		return scale{1, " " + unit} // as Grafana does
 	}
 }
 
-// fitting is the largest scale by which highest is not much less than 1; three minutes are still seconds.
+// fitting returns the largest scale in which highest is not much less than 1. Three minutes are still seconds.
 func fitting(highest float64, scales ...scale) scale {
 	best := scales[0]
 	for _, s := range scales[1:] {
@@ -50,7 +51,7 @@ func fitting(highest float64, scales ...scale) scale {
 	return best
 }
 
-// format a number with as many decimals as three digits leave, or with so many.
+// format writes a number with three digits, or with the given number of decimals.
 func (s scale) format(value float64, decimals *int) string {
 	scaled := value / s.factor
 	if decimals != nil {
@@ -70,19 +71,20 @@ func trimZeros(number string) string {
 	return number
 }
 
-// A tick is a labelled place on an axis.
+// tick is a labelled place on an axis.
 type tick struct {
 	at    float64
 	label string
 }
 
-// An axis is a range of numbers with ticks.
+// axis is a range of numbers with ticks.
 type axis struct {
 	low, high float64
 	ticks     []tick
 }
 
-// valueAxis from 0, or below where the data are, to just above the data. Whole numbers of things get no ticks between them.
+// valueAxis begins at 0, or below if the data do, and ends just above the data. Whole numbers get no ticks between
+// them.
 func valueAxis(low, high float64, unit string, whole bool, ticks int) axis {
 	low = min(low, 0)
 	if high <= low {
@@ -105,7 +107,7 @@ func valueAxis(low, high float64, unit string, whole bool, ticks int) axis {
 	return a
 }
 
-// niceStep is the next of 1, 2, 2.5, 5 and 10 times a power of ten.
+// niceStep rounds up to 1, 2, 2.5, 5 or 10 times a power of ten.
 func niceStep(least float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(least)))
 	for _, n := range []float64{1, 2, 2.5, 5} {
@@ -116,10 +118,14 @@ func niceStep(least float64) float64 {
 	return 10 * power
 }
 
-// Steps that people count time in, in seconds.
-var timeSteps = []float64{1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800}
+// timeSteps are the steps in which people count time, in seconds.
+var timeSteps = []float64{
+	1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600,
+	7200, 10800, 21600, 43200, 86400, 172800, 604800,
+}
 
-// timeAxis of a span in seconds since its start, with at most so many ticks; labelled so, or by the time of day.
+// timeAxis covers a span in seconds since its start, with at most so many ticks. Their labels are these seconds, or the
+// time of day.
 func timeAxis(s span, sinceStart bool, ticks int) axis {
 	step := timeSteps[len(timeSteps)-1]
 	for _, step = range timeSteps {

@@ -18,10 +18,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sentence begins what the tiny model recites.
+// sentence is the beginning of what the tiny model recites.
 const sentence = "Hello! I am a tiny model made for tests"
 
-// where the front is, and a key of it.
+// where returns the address of the front, and a key for it.
 func where(t *testing.T) (endpoint, key string) {
 	t.Helper()
 	endpoint, key = os.Getenv("ENDPOINT"), os.Getenv("KEY")
@@ -40,6 +40,7 @@ func TestOpenAIsOwnClient(t *testing.T) {
 	endpoint, key := where(t)
 	client := openai.NewClient(option.WithBaseURL(endpoint+"/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
 	hello := []openai.ChatCompletionMessageParamUnion{openai.UserMessage("Hello")}
+	ask := openai.ChatCompletionNewParams{Model: "tiny", Messages: hello}
 
 	t.Run("lists models", func(t *testing.T) {
 		page, err := client.Models.List(limit(t))
@@ -51,12 +52,12 @@ func TestOpenAIsOwnClient(t *testing.T) {
 		assert.Contains(t, names, "tiny:latest")
 	})
 	t.Run("chats", func(t *testing.T) {
-		answer, err := client.Chat.Completions.New(limit(t), openai.ChatCompletionNewParams{Model: "tiny", Messages: hello})
+		answer, err := client.Chat.Completions.New(limit(t), ask)
 		require.NoError(t, err)
 		assert.Contains(t, answer.Choices[0].Message.Content, sentence)
 	})
 	t.Run("streams", func(t *testing.T) {
-		stream := client.Chat.Completions.NewStreaming(limit(t), openai.ChatCompletionNewParams{Model: "tiny", Messages: hello})
+		stream := client.Chat.Completions.NewStreaming(limit(t), ask)
 		defer stream.Close()
 		whole, pieces := openai.ChatCompletionAccumulator{}, 0
 		for stream.Next() {
@@ -68,33 +69,43 @@ func TestOpenAIsOwnClient(t *testing.T) {
 		assert.Contains(t, whole.Choices[0].Message.Content, sentence)
 	})
 	t.Run("embeds", func(t *testing.T) {
-		answer, err := client.Embeddings.New(limit(t), openai.EmbeddingNewParams{Model: "tiny-embed", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("a cat")}})
+		answer, err := client.Embeddings.New(limit(t), openai.EmbeddingNewParams{
+			Model: "tiny-embed", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("a cat")},
+		})
 		require.NoError(t, err)
 		assert.NotEmpty(t, answer.Data[0].Embedding)
 	})
-	t.Run("gets an answer of a schema", func(t *testing.T) {
-		schema := map[string]any{"type": "object", "properties": map[string]any{"ok": map[string]any{"type": "boolean"}}, "required": []string{"ok"}, "additionalProperties": false}
+	t.Run("gets an answer that follows a schema", func(t *testing.T) {
+		schema := shared.ResponseFormatJSONSchemaJSONSchemaParam{
+			Name: "answer", Strict: openai.Bool(true), Schema: map[string]any{
+				"type": "object", "properties": map[string]any{"ok": map[string]any{"type": "boolean"}},
+				"required": []string{"ok"}, "additionalProperties": false,
+			},
+		}
 		answer, err := client.Chat.Completions.New(limit(t), openai.ChatCompletionNewParams{
 			Model: "tiny", Messages: hello, MaxTokens: openai.Int(200),
-			ResponseFormat: openai.ChatCompletionNewParamsResponseFormatUnion{OfJSONSchema: &shared.ResponseFormatJSONSchemaParam{
-				JSONSchema: shared.ResponseFormatJSONSchemaJSONSchemaParam{Name: "answer", Schema: schema, Strict: openai.Bool(true)},
-			}},
+			ResponseFormat: openai.ChatCompletionNewParamsResponseFormatUnion{
+				OfJSONSchema: &shared.ResponseFormatJSONSchemaParam{JSONSchema: schema},
+			},
 		})
 		require.NoError(t, err)
-		t.Log(answer.Choices[0].Message.Content)
+		content := answer.Choices[0].Message.Content
+		t.Log(content)
 		var value map[string]bool
-		require.NoError(t, json.Unmarshal([]byte(answer.Choices[0].Message.Content), &value), "%q", answer.Choices[0].Message.Content)
+		require.NoError(t, json.Unmarshal([]byte(content), &value), "%q", content)
 		assert.Contains(t, value, "ok")
 	})
-	t.Run("reads our errors as its own", func(t *testing.T) {
-		_, err := client.Chat.Completions.New(limit(t), openai.ChatCompletionNewParams{Model: "gpt-4o", Messages: hello})
+	t.Run("reads the front's errors as its own", func(t *testing.T) {
+		unknown := openai.ChatCompletionNewParams{Model: "gpt-4o", Messages: hello}
+		_, err := client.Chat.Completions.New(limit(t), unknown)
 		var failure *openai.Error
 		require.ErrorAs(t, err, &failure)
-		assert.Equal(t, []any{404, "model_not_found", "invalid_request_error"}, []any{failure.StatusCode, failure.Code, failure.Type})
+		want := []any{404, "model_not_found", "invalid_request_error"}
+		assert.Equal(t, want, []any{failure.StatusCode, failure.Code, failure.Type})
 	})
 }
 
-// keyed sends the team's key along: Ollama's client knows no keys.
+// keyed adds the team's key to each request, because Ollama's client has no keys.
 type keyed string
 
 func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -121,7 +132,8 @@ func TestOllamasOwnClient(t *testing.T) {
 	t.Run("chats as a stream", func(t *testing.T) {
 		var text strings.Builder
 		pieces := 0
-		require.NoError(t, client.Chat(limit(t), &api.ChatRequest{Model: "tiny", Messages: []api.Message{{Role: "user", Content: "Hello"}}}, func(piece api.ChatResponse) error {
+		ask := &api.ChatRequest{Model: "tiny", Messages: []api.Message{{Role: "user", Content: "Hello"}}}
+		require.NoError(t, client.Chat(limit(t), ask, func(piece api.ChatResponse) error {
 			text.WriteString(piece.Message.Content)
 			pieces++
 			return nil
@@ -129,7 +141,7 @@ func TestOllamasOwnClient(t *testing.T) {
 		assert.Greater(t, pieces, 10)
 		assert.Contains(t, text.String(), sentence)
 	})
-	t.Run("gets an answer of a schema", func(t *testing.T) {
+	t.Run("gets an answer that follows a schema", func(t *testing.T) {
 		var text strings.Builder
 		require.NoError(t, client.Generate(limit(t), &api.GenerateRequest{
 			Model: "tiny", Prompt: "Hello", Options: map[string]any{"num_predict": 200},
@@ -145,7 +157,7 @@ func TestOllamasOwnClient(t *testing.T) {
 		require.NoError(t, err)
 		assert.NotEmpty(t, answer.Embeddings[0])
 	})
-	t.Run("is told what it may not", func(t *testing.T) {
+	t.Run("gets an error for what it may not do", func(t *testing.T) {
 		err := client.Delete(limit(t), &api.DeleteRequest{Model: "tiny"})
 		require.Error(t, err)
 	})

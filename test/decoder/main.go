@@ -1,6 +1,6 @@
-// Command decoder says what the pinned Ollama reads in a request: its own middlewares, types and decoder, without the
-// server behind them. The fuzz of the front compares this with what HAProxy judged. A module of its own, so that the
-// program does not depend on Ollama.
+// Command decoder reports what the pinned Ollama reads in a request: it has Ollama's own middlewares, types and
+// decoder, without the server behind them. The fuzz test of the front compares this with what HAProxy judged. It is a
+// module of its own, so that the program does not depend on Ollama.
 package main
 
 import (
@@ -26,12 +26,12 @@ import (
 	"github.com/ollama/ollama/middleware"
 )
 
-// facts are what the server would act on. The front must have judged the same.
+// facts are what the server would act on. The front must have read the same.
 type facts struct {
 	ID     string `json:"id"` // of the request: its header X-Request-Id
 	Path   string `json:"path"`
 	Judged string `json:"judged"` // the model that the front judged: the header X-Judged-Model
-	// Error is why the server would refuse the body; the rest is then of no meaning.
+	// Error is the reason why the server would refuse the body. The other fields then mean nothing.
 	Error string `json:"error,omitempty"`
 
 	Model     string `json:"model"`
@@ -45,11 +45,11 @@ type facts struct {
 	NumPredict int `json:"num_predict"`
 }
 
-// reloads are the options that Ollama compares with those of the loaded runner. The last one is new in 0.34.
+// reloads are the options that Ollama compares with those of the loaded runner. The last one is new in Ollama 0.34.
 var reloads = []string{"num_ctx", "num_gpu", "num_batch", "num_thread", "main_gpu", "use_mmap", "draft_num_predict"}
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:0", "address to listen on; the first line of the output is the one chosen")
+	listen := flag.String("listen", "127.0.0.1:0", "address to listen on; the first line of output is the actual address")
 	drop := flag.Int64("drop", 0, "close the connection of every n-th request without an answer")
 	flag.Parse()
 	if err := run(*listen, *drop); err != nil {
@@ -58,7 +58,7 @@ func main() {
 }
 
 func run(listen string, drop int64) error {
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // Ollama warns of every option that it does not know
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // Ollama warns about every option that it does not know
 	gin.SetMode(gin.ReleaseMode)
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -80,7 +80,7 @@ func run(listen string, drop int64) error {
 	return server.Shutdown(ending)
 }
 
-// routes are wired as in Ollama's server/routes.go. Each request that arrives becomes a line of JSON in the report.
+// routes has the same routes as Ollama's server/routes.go. It writes a line of JSON to report for each request.
 func routes(report io.Writer, drop int64) http.Handler {
 	var writing sync.Mutex
 	var count atomic.Int64
@@ -90,7 +90,7 @@ func routes(report io.Writer, drop int64) http.Handler {
 	r.GET("/api/version", func(c *gin.Context) { c.JSON(http.StatusOK, gin.H{"version": "decoder"}) })
 	r.Use(func(c *gin.Context) {
 		if n := count.Add(1); drop > 0 && n%drop == 0 {
-			_, _ = io.Copy(io.Discard, c.Request.Body) // as far as it goes
+			_, _ = io.Copy(io.Discard, c.Request.Body) // an error ends the body, which is enough
 			if connection, _, err := c.Writer.Hijack(); err == nil {
 				_ = connection.Close()
 			}
@@ -109,7 +109,7 @@ func routes(report io.Writer, drop int64) http.Handler {
 		writing.Lock()
 		defer writing.Unlock()
 		if err := lines.Encode(f); err != nil {
-			log.Fatal(err) // nobody reads: the test is over
+			log.Fatal(err) // nobody reads the report, so the test is over
 		}
 	}, gin.CustomRecoveryWithWriter(io.Discard, func(c *gin.Context, panicked any) {
 		c.MustGet("facts").(*facts).Error = fmt.Sprintf("panic: %v", panicked)
@@ -158,7 +158,7 @@ func embeddings(c *gin.Context) {
 	})
 }
 
-// answer tells what was decoded in the header X-Decoded: the middlewares would rewrite a body.
+// answer puts the facts into the header X-Decoded, because the middlewares would rewrite a body.
 func answer(c *gin.Context, err error, options map[string]any, fill func(*facts)) {
 	f := c.MustGet("facts").(*facts)
 	effective := api.DefaultOptions()
@@ -190,7 +190,7 @@ func answer(c *gin.Context, err error, options map[string]any, fill func(*facts)
 	c.Writer.WriteHeaderNow()
 }
 
-// cut keeps a text short enough for a header: no model has such a name.
+// cut keeps a text short enough for a header. No model has such a long name.
 func cut(text string) string {
 	if len(text) > 1000 {
 		return text[:1000] + "…"

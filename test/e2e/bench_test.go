@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestBench measures the front alone, scaling by prometheus-adapter, and how updates grow with the fleet, on a cluster that is up or comes up: `make bench`.
+// TestBench measures the front alone, scaling by prometheus-adapter, and how updates grow with the fleet. It uses a
+// running cluster or starts one: `make bench`.
 func TestBench(t *testing.T) {
 	mustUp(t)
 	t.Run("one queue", oneQueue)

@@ -15,16 +15,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// browser signs in as a person would: it opens the front, is led to the provider and back, and has a session from then on.
+// browser signs in like a person: it opens the front, is redirected to the provider and back, and then has a session.
 func browser(t *testing.T, endpoint, issuer string) {
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
-	client := &http.Client{Jar: jar, Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		if address == "issuer.oidc.svc.cluster.local:8080" { // this machine does not ask the cluster's DNS
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == "issuer.oidc.svc.cluster.local:8080" { // this machine does not use the cluster's DNS
 			address = issuer
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}}}
+	}
+	client := &http.Client{Jar: jar, Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dial}}
+	nextUser := func(user string) {
+		status, answer := askAt(t, "http://"+issuer, "POST", "/users", "", user)
+		require.Equal(t, 200, status, answer)
+	}
 	open := func(path string) (int, string, string) {
 		response, err := client.Get(endpoint + path)
 		require.NoError(t, err)
@@ -33,22 +38,20 @@ func browser(t *testing.T, endpoint, issuer string) {
 		require.NoError(t, err)
 		return response.StatusCode, response.Request.URL.String(), string(text)
 	}
-	status, answer := askAt(t, "http://"+issuer, "POST", "/users", "", `{"Subject":"jane","Email":"jane@example.com","Groups":["/ml"]}`)
-	require.Equal(t, 200, status, answer)
+	nextUser(`{"Subject":"jane","Email":"jane@example.com","Groups":["/ml"]}`)
 
-	status, _, answer = open("/v1/models")
+	status, _, answer := open("/v1/models")
 	assert.Equal(t, 401, status, answer)
 	status, at, answer := open("/")
 	assert.Equal(t, 200, status, answer)
-	assert.Equal(t, endpoint+"/v1/models", at, "led to the provider and back")
+	assert.Equal(t, endpoint+"/v1/models", at, "redirected to the provider and back")
 	assert.Contains(t, answer, "tiny:latest")
 	status, _, answer = open("/api/version")
-	assert.Equal(t, 200, status, "the session lasts: %s", answer)
+	assert.Equal(t, 200, status, "the session continues: %s", answer)
 	status, _, _ = open("/api/show")
-	assert.Equal(t, 403, status, "and opens no more than a key does")
+	assert.Equal(t, 403, status, "and gives no more access than a key")
 
-	status, answer = askAt(t, "http://"+issuer, "POST", "/users", "", `{"Subject":"joe","Email":"joe@example.com","Groups":["/others"]}`)
-	require.Equal(t, 200, status, answer)
+	nextUser(`{"Subject":"joe","Email":"joe@example.com","Groups":["/others"]}`)
 	client.Jar, err = cookiejar.New(nil)
 	require.NoError(t, err)
 	status, _, answer = open("/")

@@ -1,7 +1,8 @@
 //go:build e2e
 
-// Package e2e drives the whole product on the embedded cluster, as a newcomer would: bin/local up, curl, edit the stack file, up again, down.
-// The real engine, real pods, a real Ollama. The tests run in order and build on each other; `make e2e` runs them.
+// Package e2e drives the whole product on the embedded cluster, as a newcomer would: bin/local up, curl, edit the stack
+// file, up again, down. It uses the real engine, real pods and a real Ollama. The tests run in order and build on each
+// other; `make e2e` runs them.
 package e2e
 
 import (
@@ -24,7 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// project is the repository's folder.
+// project is the folder of the repository.
 var project = func() string {
 	folder, err := filepath.Abs("../..")
 	if err != nil {
@@ -33,7 +34,8 @@ var project = func() string {
 	return folder
 }()
 
-// local runs bin/local in the project's folder and returns what it printed: result on standard output, progress on standard error.
+// local runs bin/local in the project's folder and returns its output: the result on standard output, the progress on
+// standard error.
 func local(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	command := exec.Command(filepath.Join(project, "bin", "local"), args...)
@@ -45,7 +47,7 @@ func local(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), progress.String(), err
 }
 
-// mustUp brings the stack up and returns what was printed at the end, and how long it took.
+// mustUp brings the stack up and returns the output, and how long it took.
 func mustUp(t *testing.T, args ...string) (string, time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -60,8 +62,9 @@ func assignments(t *testing.T, command string) map[string]string {
 	t.Helper()
 	out, _, err := local(t, command)
 	require.NoError(t, err)
+	line := regexp.MustCompile(`(?m)^(?:export )?(\w+)='?(.*?)'?(?::\$PATH)?$`)
 	values := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^(?:export )?(\w+)='?(.*?)'?(?::\$PATH)?$`).FindAllStringSubmatch(out, -1) {
+	for _, m := range line.FindAllStringSubmatch(out, -1) {
 		values[m[1]] = strings.ReplaceAll(m[2], `'\''`, `'`)
 	}
 	return values
@@ -92,7 +95,7 @@ func askAt(t *testing.T, endpoint, method, path, key, body string) (status int, 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	request.Close = true // each request may meet another front
+	request.Close = true // each request may reach another front
 	response, err := http.DefaultClient.Do(request.WithContext(ctx))
 	require.NoError(t, err)
 	defer response.Body.Close()
@@ -101,7 +104,7 @@ func askAt(t *testing.T, endpoint, method, path, key, body string) (status int, 
 	return response.StatusCode, string(text)
 }
 
-// stackFile is Pulumi.local.yaml with a change.
+// stackFile returns a changed copy of Pulumi.local.yaml.
 func stackFile(t *testing.T, old, new string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(project, "Pulumi.local.yaml"))
@@ -112,7 +115,7 @@ func stackFile(t *testing.T, old, new string) string {
 	return file
 }
 
-// sentence begins what the tiny model recites.
+// sentence is the beginning of what the tiny model recites.
 const sentence = "Hello! I am a tiny model made for tests"
 
 func TestTheWholeStack(t *testing.T) {
@@ -120,12 +123,12 @@ func TestTheWholeStack(t *testing.T) {
 	require.NoError(t, err)
 
 	step := func(name string, f func(*testing.T)) {
-		if !t.Failed() { // each step stands on the ones before it
+		if !t.Failed() { // each step depends on the ones before it
 			t.Run(name, f)
 		}
 	}
 	step("up from nothing gives tokens within 150 s", func(t *testing.T) {
-		// Tools and images first: they are built once on a machine, and that time is not the cluster's.
+		// Tools and images first: a machine builds them once, so their time does not count.
 		_, _, err := local(t, "tools")
 		require.NoError(t, err)
 		out, took := mustUp(t)
@@ -150,31 +153,31 @@ func TestTheWholeStack(t *testing.T) {
 	})
 	step("a wrong config is refused with all its mistakes and changes nothing", wrongConfig)
 	step("an added team changes its key and the front only", addedTeam)
-	step("a key is rotated while both work and nobody else notices", rotatedKey)
-	step("an added model makes a new writer and leaves the servers alone", addedModel)
+	step("a key is rotated while both keys work and nobody else notices", rotatedKey)
+	step("an added model starts a new writer and leaves the servers alone", addedModel)
 	step("a model that cannot be pulled fails the update by its name", badModel)
 	step("the lock is checked against the cluster's registry", lockAgainstRegistry)
-	step("a wrong digest in the lock fails by name and cuts nobody off", wrongDigest)
-	step("the store needs no registry for what it has", registryAway)
-	step("the scheduled check finds the models as the lock says", scheduledCheck)
-	step("each replica fills a claim of its own", perReplica)
-	step("the plan agrees with what the runners say", planAgrees)
-	step("there is one queue: in order of priority, and no slot idle or taken twice", oneQueue)
+	step("a wrong digest in the lock fails by name and interrupts nobody", wrongDigest)
+	step("the store needs no registry for models that it has", registryAway)
+	step("the scheduled check finds the models as in the lock", scheduledCheck)
+	step("each replica fills its own claim", perReplica)
+	step("the plan agrees with the runners' logs", planAgrees)
+	step("the one queue follows the priorities, and no slot is idle or used twice", oneQueue)
 	step("two fronts, OIDC and twenty slots come up", streamsUp)
 	step("the front costs little", overhead)
-	step("a flooding team is no burden to another", noisyNeighbour)
-	step("no stream is cut by a deleted pod, rollouts or a rotated key", uncutStreams)
-	step("a killed server takes its own streams along and no others", killedOllama)
+	step("a flooding team does not slow down another", noisyNeighbour)
+	step("a deleted pod, rollouts or a rotated key cut no stream", uncutStreams)
+	step("a killed server cuts only its own streams", killedOllama)
 	step("no request fails while DNS is away", withoutDNS(45*time.Second))
-	step("people sign in by their identity provider", signedIn)
-	step("a renewed certificate and keys from elsewhere cut no stream and restart nothing", renewed)
-	step("what is broken is told by an alert, and what is mended by its end", liveAlerts)
-	step("rules, dashboard and scalers read what is exported", metricsContract)
+	step("people sign in with their identity provider", signedIn)
+	step("a renewed certificate and externally managed keys cut no stream and restart nothing", renewed)
+	step("alerts report what is broken, and end when it is mended", liveAlerts)
+	step("rules, dashboard and scalers read metrics that exist", metricsContract)
 	step("KEDA is installed", kedaUp)
-	step("a pool grows with its load and shrinks after it, and holds while Prometheus is away", scaleUpAndDown)
-	step("an idle pool goes, and a request brings it back", idleToZero)
-	step("KEDA is taken away", kedaDown)
-	step("a killed part comes back with the next up", killedParts)
+	step("a pool grows and shrinks with its load, and keeps its size while Prometheus is away", scaleUpAndDown)
+	step("an idle pool goes to zero, and a request wakes it", idleToZero)
+	step("KEDA is removed", kedaDown)
+	step("the next up restarts a killed part", killedParts)
 	step("down leaves nothing", func(t *testing.T) {
 		_, _, err := local(t, "down")
 		require.NoError(t, err)
@@ -190,24 +193,29 @@ func TestTheWholeStack(t *testing.T) {
 }
 
 func theAPI(t *testing.T) {
-	key := assignments(t, "outputs")["KEY_IDE"]
+	const chats, embeddings = "/v1/chat/completions", "/v1/embeddings"
+	outputs := assignments(t, "outputs")
+	key := outputs["KEY_IDE"]
 	require.NotEmpty(t, key)
 	chat := `{"model":"tiny","messages":[{"role":"user","content":"Hello"}]}`
+	reviewer := strings.Replace(chat, "tiny", "code-reviewer", 1)
+	whole := strings.Replace(chat, `{`, `{"stream":false,`, 1)
 	for _, test := range []struct {
 		name, method, path, key, body string
 		status                        int
 		want                          string
 	}{
-		{"no key", "POST", "/v1/chat/completions", "", chat, 401, `"code":"invalid_api_key"`},
-		{"a wrong key", "POST", "/v1/chat/completions", "wrong", chat, 401, `"code":"invalid_api_key"`},
+		{"no key", "POST", chats, "", chat, 401, `"code":"invalid_api_key"`},
+		{"a wrong key", "POST", chats, "wrong", chat, 401, `"code":"invalid_api_key"`},
 		{"pull", "POST", "/api/pull", key, `{"model":"tiny"}`, 403, `"code":"path_not_allowed"`},
-		{"an unknown model", "POST", "/v1/chat/completions", key, `{"model":"gpt-4o"}`, 404, `"code":"model_not_found"`},
-		{"chat", "POST", "/v1/chat/completions", key, chat, 200, sentence},
-		{"Ollama's own chat", "POST", "/api/chat", key, strings.Replace(chat, `{`, `{"stream":false,`, 1), 200, sentence},
-		{"the model of a Modelfile", "POST", "/v1/chat/completions", key, strings.Replace(chat, "tiny", "code-reviewer", 1), 200, sentence},
-		{"embeddings from the other pool", "POST", "/v1/embeddings", key, `{"model":"tiny-embed","input":"a cat"}`, 200, `"embedding":[`},
+		{"an unknown model", "POST", chats, key, `{"model":"gpt-4o"}`, 404, `"code":"model_not_found"`},
+		{"chat", "POST", chats, key, chat, 200, sentence},
+		{"Ollama's own chat", "POST", "/api/chat", key, whole, 200, sentence},
+		{"the model of a Modelfile", "POST", chats, key, reviewer, 200, sentence},
+		{"embeddings from the other pool", "POST", embeddings, key, `{"model":"tiny-embed","input":"a cat"}`, 200,
+			`"embedding":[`},
 		{"the list of models", "GET", "/v1/models", key, "", 200, `"id":"tiny:latest"`},
-		{"a model that is not the team's", "POST", "/api/chat", assignments(t, "outputs")["KEY_BATCH"], strings.Replace(chat, "tiny", "code-reviewer", 1), 403, `"code":"model_not_allowed"`},
+		{"a model of other teams", "POST", "/api/chat", outputs["KEY_BATCH"], reviewer, 403, `"code":"model_not_allowed"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, answer := ask(t, test.method, test.path, test.key, test.body)
@@ -217,7 +225,7 @@ func theAPI(t *testing.T) {
 		})
 	}
 	t.Run("chat as a stream", func(t *testing.T) {
-		status, answer := ask(t, "POST", "/v1/chat/completions", key, strings.Replace(chat, `{`, `{"stream":true,`, 1))
+		status, answer := ask(t, "POST", chats, key, strings.Replace(chat, `{`, `{"stream":true,`, 1))
 		assert.Equal(t, 200, status)
 		assert.Greater(t, strings.Count(answer, "data: "), 10, "one piece for each word")
 		assert.Contains(t, answer, "data: [DONE]")
@@ -238,22 +246,31 @@ func realPods(t *testing.T) {
 		phases[pod.Status.Phase]++
 	}
 	assert.Equal(t, map[string]int{"Running": 4, "Succeeded": 1}, phases, "front, Prometheus, two pools; the writer")
-	assert.Equal(t, "restricted", kubectl(t, "get", "namespace", "ollama", "-o", `jsonpath={.metadata.labels.pod-security\.kubernetes\.io/enforce}`))
-	assert.Equal(t, "1", kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/instance=ollama-chat", "-o", `jsonpath={.items[0].spec.containers[0].resources.limits.nvidia\.com/gpu}`))
+	label := `jsonpath={.metadata.labels.pod-security\.kubernetes\.io/enforce}`
+	assert.Equal(t, "restricted", kubectl(t, "get", "namespace", "ollama", "-o", label))
+	gpus := `jsonpath={.items[0].spec.containers[0].resources.limits.nvidia\.com/gpu}`
+	pool := "app.kubernetes.io/instance=ollama-chat"
+	assert.Equal(t, "1", kubectl(t, "get", "pods", "-n", "ollama", "-l", pool, "-o", gpus))
 
 	environment := assignments(t, "env")
-	command := exec.Command(filepath.Join(environment["PATH"], "kubectl"), "run", "-n", "ollama", "privileged", "--image=localhost/toolbox:1", "--privileged", "--dry-run=server")
+	command := exec.Command(filepath.Join(environment["PATH"], "kubectl"), "run", "-n", "ollama", "privileged",
+		"--image=localhost/toolbox:1", "--privileged", "--dry-run=server")
 	command.Env = append(os.Environ(), "KUBECONFIG="+environment["KUBECONFIG"])
 	out, err := command.CombinedOutput()
-	assert.Error(t, err, "a privileged pod must be refused")
+	assert.Error(t, err, "the cluster must refuse a privileged pod")
 	assert.Contains(t, string(out), "violates PodSecurity")
 }
 
 func metricsArrive(t *testing.T) {
 	query := func(expression string) string {
-		return kubectl(t, "get", "--raw", "/api/v1/namespaces/ollama/services/observability-prometheus:http/proxy/api/v1/query?query="+expression)
+		const api = "/api/v1/namespaces/ollama/services/observability-prometheus:http/proxy/api/v1/query?query="
+		return kubectl(t, "get", "--raw", api+expression)
 	}
-	for _, series := range []string{"ollama_queue_depth", "ollama_requests_inflight", "ollama_responses_total", "ollama_request_duration_seconds_sum", "ollama_request_duration_seconds_bucket", "ollama_servers_up", "ollama_team_requests_total", "ollama_team_first_byte_seconds_total"} {
+	for _, series := range []string{
+		"ollama_queue_depth", "ollama_requests_inflight", "ollama_responses_total",
+		"ollama_request_duration_seconds_sum", "ollama_request_duration_seconds_bucket", "ollama_servers_up",
+		"ollama_team_requests_total", "ollama_team_first_byte_seconds_total",
+	} {
 		var answer string
 		assert.Eventually(t, func() bool {
 			answer = query(series)
@@ -293,17 +310,20 @@ func keysAreNowhereElse(t *testing.T) {
 		for _, key := range keys {
 			require.NotEmpty(t, key)
 			if strings.Contains(text, key) {
-				t.Errorf("a key stands in %s", place)
+				t.Errorf("%s contains a key", place)
 			}
 		}
 	}
-	t.Logf("%d keys looked for in %d places", len(keys), len(places))
+	t.Logf("searched %d places for %d keys", len(places), len(keys))
 }
 
 func wrongConfig(t *testing.T) {
 	wrong := filepath.Join(project, "stacks/testdata/wrong.yaml")
 	before := everything(t)
-	mistakes := []string{`pools.chat.models[1]: "llama4:8b"`, `pools.chat.parallel: "four"`, "pools.chat.replicas.max: 4", "storge: unknown key", `teams.dev.priority: "urgent"`}
+	mistakes := []string{
+		`pools.chat.models[1]: "llama4:8b"`, `pools.chat.parallel: "four"`, "pools.chat.replicas.max: 4",
+		"storge: unknown key", `teams.dev.priority: "urgent"`,
+	}
 
 	_, preview, err := local(t, "preview", "--config", wrong)
 	assert.Error(t, err, "the engine's preview")
@@ -321,16 +341,19 @@ func wrongConfig(t *testing.T) {
 	assert.Equal(t, before, everything(t))
 }
 
-// everything is each object of the namespace with its version, which any change raises.
+// everything lists each object of the namespace with its version, which any change raises.
 func everything(t *testing.T) string {
-	return kubectl(t, "get", "all,configmaps,secrets,persistentvolumeclaims,networkpolicies,poddisruptionbudgets", "-n", "ollama", "-o",
-		`jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {.metadata.generation}{"\n"}{end}`)
+	const kinds = "all,configmaps,secrets,persistentvolumeclaims,networkpolicies,poddisruptionbudgets"
+	return kubectl(t, "get", kinds, "-n", "ollama", "-o", "jsonpath={range .items[*]}"+
+		`{.kind}/{.metadata.name} {.metadata.uid} {.metadata.generation}{"\n"}{end}`)
 }
 
-// engineDid are the lines of the engine's log that say what was done to which resource.
+// engineDid returns the operations in the engine's log, each with its resource.
 func engineDid(progress string) (did []string) {
-	for _, m := range regexp.MustCompile(`(?m)  (create|update|replace|create-replacement|delete-replaced|delete) (\S+ \S+)$`).FindAllStringSubmatch(progress, -1) {
-		// A component is no object of the cluster; its inputs show what its children are made from.
+	line := regexp.MustCompile(
+		`(?m)  (create|update|replace|create-replacement|delete-replaced|delete) (\S+ \S+)$`)
+	for _, m := range line.FindAllStringSubmatch(progress, -1) {
+		// A component is not an object in the cluster. Its inputs show what its children are made from.
 		if !strings.HasPrefix(m[2], "ollama-k8s:index:") && !slices.Contains(did, m[2]) {
 			did = append(did, m[2])
 		}
@@ -349,7 +372,7 @@ func addedTeam(t *testing.T) {
 	after := assignments(t, "outputs")
 	assert.Equal(t, before["KEY_IDE"], after["KEY_IDE"])
 	assert.Equal(t, before["KEY_BATCH"], after["KEY_BATCH"])
-	// The former front ends its connections within seconds of the rollout; until then one may still lead to it.
+	// The previous front ends its connections within seconds of the rollout. Until then a request may still reach it.
 	assert.Eventually(t, func() bool {
 		status, _ := ask(t, "GET", "/v1/models", after["KEY_RESEARCH"], "")
 		return status == 200
@@ -357,7 +380,7 @@ func addedTeam(t *testing.T) {
 }
 
 func rotatedKey(t *testing.T) {
-	mustUp(t) // without the team again
+	mustUp(t) // without the added team
 	before := assignments(t, "outputs")
 	try := func(key string) int {
 		status, _ := ask(t, "GET", "/v1/models", key, "")
@@ -367,11 +390,12 @@ func rotatedKey(t *testing.T) {
 	mustUp(t, "--config", stackFile(t, "    ide: {}\n", "    ide: {keys: [1, 2]}\n"))
 	during := assignments(t, "outputs")
 	assert.NotEqual(t, before["KEY_IDE"], during["KEY_IDE"])
-	// The former front ends its connections within seconds of the rollout; until then one may still lead to it.
+	// The previous front ends its connections within seconds of the rollout. Until then a request may still reach it.
 	assert.Eventually(t, func() bool { return try(during["KEY_IDE"]) == 200 }, 30*time.Second, time.Second, "the new key")
-	assert.Equal(t, 200, try(before["KEY_IDE"]), "the former key during the overlap")
+	assert.Equal(t, 200, try(before["KEY_IDE"]), "the old key during the overlap")
 	mustUp(t, "--config", stackFile(t, "    ide: {}\n", "    ide: {keys: [2]}\n"))
-	assert.Eventually(t, func() bool { return try(before["KEY_IDE"]) == 401 }, 30*time.Second, time.Second, "the former key after it was dropped")
+	dropped := func() bool { return try(before["KEY_IDE"]) == 401 }
+	assert.Eventually(t, dropped, 30*time.Second, time.Second, "the old key after it was dropped")
 	assert.Equal(t, 200, try(during["KEY_IDE"]))
 	requests, failures := stop()
 	assert.Empty(t, failures, "of %d requests of another team meanwhile", requests)
@@ -379,25 +403,33 @@ func rotatedKey(t *testing.T) {
 }
 
 func addedModel(t *testing.T) {
-	mustUp(t) // without the team again
+	mustUp(t) // without the added team
 	servers := func() string {
-		return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=ollama-server", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}`)
+		return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=ollama-server", "-o",
+			"jsonpath={range .items[*]}"+`{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}`)
 	}
 	before := servers()
-	_, progress, err := local(t, "up", "--config", stackFile(t, "    - {name: tiny-embed}\n", "    - {name: tiny-embed}\n    - {name: tiny-endless}\n"))
+	const embed = "    - {name: tiny-embed}\n"
+	file := stackFile(t, embed, embed+"    - {name: tiny-endless}\n")
+	_, progress, err := local(t, "up", "--config", file)
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{"kubernetes:core/v1:ConfigMap models-writer", "kubernetes:batch/v1:Job models-writer", "kubernetes:batch/v1:CronJob models-writer-check"}, engineDid(progress))
+	assert.ElementsMatch(t, []string{
+		"kubernetes:core/v1:ConfigMap models-writer", "kubernetes:batch/v1:Job models-writer",
+		"kubernetes:batch/v1:CronJob models-writer-check",
+	}, engineDid(progress))
 	assert.Equal(t, before, servers())
 	_, models := ask(t, "GET", "/v1/models", assignments(t, "outputs")["KEY_IDE"], "")
 	assert.Contains(t, models, "tiny-endless", "the running servers see the new model")
 }
 
 func badModel(t *testing.T) {
-	_, progress, err := local(t, "up", "--config", stackFile(t, "    - {name: tiny-embed}\n", "    - {name: tiny-embed}\n    - {name: no-such-model}\n"))
+	const embed = "    - {name: tiny-embed}\n"
+	file := stackFile(t, embed, embed+"    - {name: no-such-model}\n")
+	_, progress, err := local(t, "up", "--config", file)
 	assert.Error(t, err)
 	assert.Contains(t, progress, "no-such-model")
-	status, _ := ask(t, "POST", "/v1/chat/completions", assignments(t, "outputs")["KEY_IDE"], `{"model":"tiny","messages":[{"role":"user","content":"Hello"}]}`)
-	assert.Equal(t, 200, status, "what ran goes on")
+	status, _ := ask(t, "POST", "/v1/chat/completions", assignments(t, "outputs")["KEY_IDE"], chatBody)
+	assert.Equal(t, 200, status, "the running servers continue")
 	mustUp(t)
 }
 

@@ -27,9 +27,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A fleet that no machine here could hold. kwok plays its nodes and pods; engine, API server, scheduler and controllers are the real ones.
+// The fleet is one that no machine here could hold. kwok simulates its nodes and pods; the engine, the API server, the
+// scheduler and the controllers are the real ones.
 
-// fleetSizes are the stacks that are measured, in pools.
+// fleetSizes are the sizes of the measured stacks, in pools.
 var fleetSizes = []int{1, 5, 10, 20}
 
 func TestFleet(t *testing.T) { fleet(t) }
@@ -44,7 +45,10 @@ func fleet(t *testing.T) {
 	before := fleetObjects(t)
 	var runs []fleetRun
 	for _, pools := range fleetSizes {
-		if !t.Run(fmt.Sprintf("%d pools", pools), func(t *testing.T) { runs = append(runs, measureFleet(t, pools, before)) }) {
+		ok := t.Run(fmt.Sprintf("%d pools", pools), func(t *testing.T) {
+			runs = append(runs, measureFleet(t, pools, before))
+		})
+		if !ok {
 			return
 		}
 	}
@@ -53,16 +57,18 @@ func fleet(t *testing.T) {
 	// Three times what two idle cores need.
 	assert.Less(t, largest.up.wall, 3*time.Minute)
 	assert.Less(t, largest.again.wall, 30*time.Second)
-	saved, once := growth(runs, func(r fleetRun) cost { return r.up }), growth(runs, func(r fleetRun) cost { return r.once })
-	t.Logf("CPU of a further pool, above 10 pools as against below: %.2f times; %.2f with the state saved once", saved, once)
-	// Above 1.5, more than half of what the largest stack costs would be by the square of its pools.
+	saved := growth(runs, func(r fleetRun) cost { return r.up })
+	once := growth(runs, func(r fleetRun) cost { return r.once })
+	t.Logf("CPU of one more pool, above 10 pools compared with below: %.2f times; %.2f with the state saved once",
+		saved, once)
+	// Above 1.5, more than half of the largest stack's cost would grow with the square of its pools.
 	assert.Less(t, once, 1.5, "the program, the engine and the provider grow faster than the stack")
 }
 
 // The fleet
 
 type fleetPool struct {
-	Name, Kind   string  // Kind of GPU, as nvidia.com/gpu.product has it
+	Name, Kind   string  // Kind is the kind of GPU, as in nvidia.com/gpu.product
 	GiB          float64 // of each GPU
 	Nodes, Teams []string
 	Models       []fleetModel
@@ -73,10 +79,13 @@ type fleetModel struct {
 	GiB  int
 }
 
-// fleetPools are the first n pools; each has five nodes, five teams and ten models, which nobody else has.
+// fleetPools returns the first n pools. Each has five nodes, five teams and ten models of its own.
 func fleetPools(n int) (pools []fleetPool) {
+	sizes := []float64{22.5, 44.5, 79.6, 139.8}
 	for i := range n {
-		p := fleetPool{Name: fmt.Sprintf("pool-%02d", i+1), Kind: fmt.Sprintf("kind-%02d", i+1), GiB: []float64{22.5, 44.5, 79.6, 139.8}[i%4]}
+		p := fleetPool{
+			Name: fmt.Sprintf("pool-%02d", i+1), Kind: fmt.Sprintf("kind-%02d", i+1), GiB: sizes[i%len(sizes)],
+		}
 		for j := range 5 {
 			p.Nodes = append(p.Nodes, fmt.Sprintf("fleet-%02d-%d", i+1, j+1))
 			p.Teams = append(p.Teams, fmt.Sprintf("team-%02d-%d", i+1, j+1))
@@ -90,7 +99,7 @@ func fleetPools(n int) (pools []fleetPool) {
 	return pools
 }
 
-// MiB of a GPU's memory, as nvidia.com/gpu.memory has it.
+// MiB is the memory of a GPU, as in nvidia.com/gpu.memory.
 func (p fleetPool) MiB() int { return int(p.GiB * 1024) }
 
 // ModelList is a YAML list of the models' names.
@@ -102,7 +111,7 @@ func (p fleetPool) ModelList() string {
 	return "[" + strings.Join(names, ", ") + "]"
 }
 
-// fromTemplate writes a file from test/e2e/testdata/NAME.tmpl.
+// fromTemplate writes a file from the template test/e2e/testdata/NAME.tmpl.
 func fromTemplate(t *testing.T, name string, data any) string {
 	t.Helper()
 	parsed, err := template.ParseFiles(filepath.Join(project, "test/e2e/testdata", name+".tmpl"))
@@ -119,15 +128,17 @@ func fleetStack(t *testing.T, pools int) string {
 	return fromTemplate(t, "fleet-stack.yaml", fleetPools(pools))
 }
 
-// simulateNodes adds the fleet's nodes, closes the real ones for new pods, and takes all of that back when the test ends.
+// simulateNodes adds the fleet's nodes and closes the real nodes for new pods. It undoes both when the test ends.
 func simulateNodes(t *testing.T) {
 	folders := extra(t, "kwok")
 	log, err := os.Create(filepath.Join(t.TempDir(), "kwok.log"))
 	require.NoError(t, err)
-	kwok := exec.Command(filepath.Join(folders["kwok"], "kwok"), "--kubeconfig="+assignments(t, "env")["KUBECONFIG"], "--config="+filepath.Join(folders["kwok-stages"], "fast"),
+	kwok := exec.Command(filepath.Join(folders["kwok"], "kwok"), "--kubeconfig="+assignments(t, "env")["KUBECONFIG"],
+		"--config="+filepath.Join(folders["kwok-stages"], "fast"),
 		"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
-		"--node-lease-duration-seconds=40",            // without leases a node counts as lost after 50 s, and its pods as not ready from then on
-		"--node-ip=10.199.0.1", "--cidr=10.89.0.1/24") // away from the addresses of real pods
+		// Without leases a node counts as lost after 50 s, and its pods then as not ready.
+		"--node-lease-duration-seconds=40",
+		"--node-ip=10.199.0.1", "--cidr=10.89.0.1/24") // outside the addresses of real pods
 	kwok.Stdout, kwok.Stderr = log, log
 	require.NoError(t, kwok.Start())
 	t.Cleanup(func() {
@@ -141,11 +152,14 @@ func simulateNodes(t *testing.T) {
 
 	t.Cleanup(func() { kubectl(t, "uncordon", "-l", "type!=kwok") })
 	kubectl(t, "cordon", "-l", "type!=kwok")
-	nodes := fromTemplate(t, "fleet-nodes.yaml", map[string]any{"Pools": fleetPools(slices.Max(fleetSizes)), "Others": []string{"fleet-cpu-1", "fleet-cpu-2", "fleet-cpu-3"}})
+	nodes := fromTemplate(t, "fleet-nodes.yaml", map[string]any{
+		"Pools":  fleetPools(slices.Max(fleetSizes)),
+		"Others": []string{"fleet-cpu-1", "fleet-cpu-2", "fleet-cpu-3"},
+	})
 	t.Cleanup(func() { kubectl(t, "delete", "nodes", "-l", "type=kwok") })
 	kubectl(t, "apply", "-f", nodes)
 	kubectl(t, "wait", "--for=condition=Ready", "nodes", "-l", "type=kwok", "--timeout=120s")
-	// A simulated pod goes only while kwok is there.
+	// A simulated pod can end only while kwok runs.
 	t.Cleanup(func() {
 		_, _, err := local(t, "destroy")
 		assert.NoError(t, err)
@@ -156,19 +170,19 @@ func simulateNodes(t *testing.T) {
 
 type fleetRun struct {
 	pools, servers, resources  int
-	load                       string // of the machine, a minute's, before the run
+	load                       string // of the machine over a minute, before the run
 	state                      int64  // bytes of the engine's state
 	preview, up, again, delete cost
-	once                       cost // of another up from nothing, which saves the state at its end only
+	once                       cost // of another up from nothing, which saves the state only at its end
 }
 
-// cost of one command.
+// cost is what one command costs.
 type cost struct {
 	wall   time.Duration
 	pulumi time.Duration            // the engine's part of it
-	cpu    map[string]time.Duration // by program: bin/local and all that it starts
-	peak   map[string]int64         // likewise, the most resident memory that one process had, in bytes
-	sum    int64                    // the most that they had together
+	cpu    map[string]time.Duration // by program: bin/local and everything that it starts
+	peak   map[string]int64         // by program: the most resident memory of one process, in bytes
+	sum    int64                    // the most resident memory of all processes together
 }
 
 func (c cost) allCPU() (all time.Duration) {
@@ -180,26 +194,31 @@ func (c cost) allCPU() (all time.Duration) {
 
 func (c cost) String() string {
 	var parts []string
-	for _, name := range slices.SortedFunc(maps.Keys(c.peak), func(a, b string) int { return cmp.Compare(c.peak[b], c.peak[a]) }) {
-		parts = append(parts, fmt.Sprintf("%s %.1f s CPU, %d MiB", name, c.cpu[name].Seconds(), c.peak[name]>>20))
+	byPeak := func(a, b string) int { return cmp.Compare(c.peak[b], c.peak[a]) }
+	for _, name := range slices.SortedFunc(maps.Keys(c.peak), byPeak) {
+		part := fmt.Sprintf("%s %.1f s CPU, %d MiB", name, c.cpu[name].Seconds(), c.peak[name]>>20)
+		parts = append(parts, part)
 	}
-	return fmt.Sprintf("%.1f s, %.1f of them the engine's; %d MiB together at most; %s", c.wall.Seconds(), c.pulumi.Seconds(), c.sum>>20, strings.Join(parts, "; "))
+	return fmt.Sprintf("%.1f s, %.1f of them the engine's; %d MiB together at most; %s",
+		c.wall.Seconds(), c.pulumi.Seconds(), c.sum>>20, strings.Join(parts, "; "))
 }
 
-// commandLimit is several times what the largest stack takes; an update that waits for a pod which nobody can place would take 45 minutes.
+// commandLimit is several times what the largest stack takes. An update that waits for a pod which no node can run
+// would take 45 minutes.
 const commandLimit = 4 * time.Minute
 
-// savedOnce has the engine save its state at the end. By default it writes all of it anew with each resource that it begins or ends, wherever the
-// state is in a file or a bucket: that is by the square of the resources, and not this project's to change.
+// savedOnce makes the engine save its state only at the end. By default it writes the whole state each time it begins
+// or ends a resource, wherever the state is in a file or a bucket. That cost grows with the square of the resources,
+// and this project cannot change it.
 var savedOnce = []string{"PULUMI_SKIP_CHECKPOINTS=true"}
 
-// measured runs bin/local and watches it, and what it starts, five times a second.
+// measured runs bin/local and measures it, and the processes that it starts, five times a second.
 func measured(t *testing.T, args ...string) (string, cost) {
 	t.Helper()
 	return measuredWith(t, nil, args...)
 }
 
-// measuredWith does so with more variables in its environment.
+// measuredWith does the same with more environment variables.
 func measuredWith(t *testing.T, variables []string, args ...string) (string, cost) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
@@ -227,7 +246,7 @@ func measuredWith(t *testing.T, variables []string, args ...string) (string, cos
 			var sum int64
 			for _, p := range descendants(command.Process.Pid) {
 				sum += p.resident
-				if p.name == "" { // it has ended and is not waited for yet: its time still counts
+				if p.name == "" { // it has ended, but its parent has not waited for it: its time still counts
 					p.name, p.peak = seen[p.pid].name, seen[p.pid].peak
 				}
 				seen[p.pid] = p
@@ -237,7 +256,7 @@ func measuredWith(t *testing.T, variables []string, args ...string) (string, cos
 	}
 	c.wall = time.Since(began)
 	for _, p := range seen {
-		if p.name == "" { // it lived for less than two looks
+		if p.name == "" { // it ended before a second look
 			continue
 		}
 		c.cpu[p.name] += p.cpu
@@ -259,7 +278,7 @@ type process struct {
 	resident, peak int64
 }
 
-// descendants of a process, and itself. One that ends meanwhile is left out.
+// descendants returns a process and its descendants, except those that end meanwhile.
 func descendants(root int) (found []process) {
 	const perSecond = 100 // clock ticks in /proc, on every Linux that Go runs on
 	all := map[int]process{}
@@ -272,11 +291,15 @@ func descendants(root int) (found []process) {
 		if err != nil {
 			continue
 		}
-		// pid (name) state ppid …: the name may have spaces and brackets.
+		// pid (name) state ppid …: the name may contain spaces and brackets.
 		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 		number := func(i int) int64 { n, _ := strconv.ParseInt(fields[i], 10, 64); return n }
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		all[pid] = process{pid: pid, parent: int(number(1)), cpu: time.Duration(number(11)+number(12)) * time.Second / perSecond, resident: number(21) * int64(os.Getpagesize())}
+		all[pid] = process{
+			pid: pid, parent: int(number(1)),
+			cpu:      time.Duration(number(11)+number(12)) * time.Second / perSecond,
+			resident: number(21) * int64(os.Getpagesize()),
+		}
 	}
 	for pid, p := range all {
 		for up := pid; up != root && up > 1; up = all[up].parent {
@@ -291,7 +314,7 @@ func descendants(root int) (found []process) {
 	return found
 }
 
-// named adds the program's name, and the most memory that it had so far.
+// named adds the name of the program, and the most memory that it has had so far.
 func (p process) named() process {
 	if program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.pid)); err == nil {
 		p.name = filepath.Base(program)
@@ -304,7 +327,7 @@ func (p process) named() process {
 	return p
 }
 
-// measureFleet takes a stack from nothing to nothing. before is what is in the cluster without it.
+// measureFleet deploys a stack, measures it and removes it. before lists the objects in the cluster without it.
 func measureFleet(t *testing.T, pools int, before []string) fleetRun {
 	file := fleetStack(t, pools)
 	load, err := os.ReadFile("/proc/loadavg")
@@ -321,12 +344,13 @@ func measureFleet(t *testing.T, pools int, before []string) fleetRun {
 	out, preview := measured(t, "preview", "--config", file)
 	run.preview, run.resources = preview, changes(out, "create")
 	out, run.up = measured(t, "up", "--ask=false", "--config", file)
-	assert.Equal(t, run.resources, changes(out, "create"), "what the preview said")
+	assert.Equal(t, run.resources, changes(out, "create"), "as in the preview")
 	out, run.again = measured(t, "up", "--ask=false", "--config", file)
 	assert.Equal(t, run.resources, changes(out, "same"))
 	run.servers = serversInPlace(t)
 	assert.Equal(t, 2*pools, run.servers)
-	state, err := os.Stat(filepath.Join(filepath.Dir(assignments(t, "env")["KUBECONFIG"]), "pulumi/backend/.pulumi/stacks/ollama-k8s/local.json"))
+	cluster := filepath.Dir(assignments(t, "env")["KUBECONFIG"])
+	state, err := os.Stat(filepath.Join(cluster, "pulumi/backend/.pulumi/stacks/ollama-k8s/local.json"))
 	require.NoError(t, err)
 	run.state = state.Size()
 	_, run.delete = measured(t, "destroy", "--config", file)
@@ -339,12 +363,15 @@ func measureFleet(t *testing.T, pools int, before []string) fleetRun {
 	return run
 }
 
-// assertGone waits until nothing is in the cluster that was not there before: the volume goes a little after its claim.
+// assertGone waits until the cluster has only the objects that it had before. The volume goes a little later than its
+// claim.
 func assertGone(t *testing.T, before []string) {
 	t.Helper()
 	var left []string
 	for ends := time.Now().Add(time.Minute); time.Now().Before(ends); time.Sleep(time.Second) {
-		left = slices.DeleteFunc(fleetObjects(t), func(object string) bool { return slices.Contains(before, object) })
+		left = slices.DeleteFunc(fleetObjects(t), func(object string) bool {
+			return slices.Contains(before, object)
+		})
 		if len(left) == 0 {
 			return
 		}
@@ -352,7 +379,7 @@ func assertGone(t *testing.T, before []string) {
 	assert.Empty(t, left, "destroy leaves objects")
 }
 
-// serversInPlace counts the server pods that are ready, and holds the node of each against its pool's kind of GPU.
+// serversInPlace counts the ready server pods, and compares the node of each with its pool's kind of GPU.
 func serversInPlace(t *testing.T) (ready int) {
 	var nodes, pods struct {
 		Items []struct {
@@ -367,7 +394,8 @@ func serversInPlace(t *testing.T) (ready int) {
 		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(kubectl(t, "get", "nodes", "-o", "json")), &nodes))
-	require.NoError(t, json.Unmarshal([]byte(kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=ollama-server", "-o", "json")), &pods))
+	out := kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=ollama-server", "-o", "json")
+	require.NoError(t, json.Unmarshal([]byte(out), &pods))
 	kinds := map[string]string{}
 	for _, node := range nodes.Items {
 		kinds[node.Metadata.Name] = node.Metadata.Labels["nvidia.com/gpu.product"]
@@ -384,13 +412,14 @@ func serversInPlace(t *testing.T) (ready int) {
 	return ready
 }
 
-// fleetObjects is everything in the cluster, of whatever kind, but for what comes and goes by itself.
+// fleetObjects lists all objects in the cluster, of any kind, except those that come and go by themselves.
 func fleetObjects(t *testing.T) []string {
 	t.Helper()
-	kinds := slices.DeleteFunc(strings.Fields(kubectl(t, "api-resources", "--verbs=list", "-o", "name")), func(kind string) bool {
-		return slices.Contains([]string{"events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses"}, kind)
-	})
-	out := kubectl(t, "get", strings.Join(kinds, ","), "-A", "--no-headers", "-o", "custom-columns=:kind,:metadata.namespace,:metadata.name")
+	transient := []string{"events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses"}
+	kinds := strings.Fields(kubectl(t, "api-resources", "--verbs=list", "-o", "name"))
+	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return slices.Contains(transient, kind) })
+	out := kubectl(t, "get", strings.Join(kinds, ","), "-A", "--no-headers",
+		"-o", "custom-columns=:kind,:metadata.namespace,:metadata.name")
 	var objects []string
 	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
 		objects = append(objects, strings.Join(strings.Fields(line), " "))
@@ -400,10 +429,18 @@ func fleetObjects(t *testing.T) []string {
 
 func fleetTable(runs []fleetRun) string {
 	var table strings.Builder
-	table.WriteString("| pools | models | teams | server pods | resources | state | preview | up | up, state saved once | second up | destroy | CPU of up | state saved once | memory of preview | of up | of second up | load before |\n|" + strings.Repeat(" ---: |", 17) + "\n")
+	columns := []string{
+		"pools", "models", "teams", "server pods", "resources", "state", "preview", "up", "up, state saved once",
+		"second up", "destroy", "CPU of up", "state saved once", "memory of preview", "of up", "of second up",
+		"load before",
+	}
+	table.WriteString("| " + strings.Join(columns, " | ") + " |\n|" + strings.Repeat(" ---: |", len(columns)) + "\n")
 	for _, r := range runs {
-		fmt.Fprintf(&table, "| %d | %d | %d | %d | %d | %d KiB |", r.pools, 10*r.pools, 5*r.pools, r.servers, r.resources, r.state>>10)
-		for _, took := range []time.Duration{r.preview.wall, r.up.wall, r.once.wall, r.again.wall, r.delete.wall, r.up.allCPU(), r.once.allCPU()} {
+		fmt.Fprintf(&table, "| %d | %d | %d | %d | %d | %d KiB |",
+			r.pools, 10*r.pools, 5*r.pools, r.servers, r.resources, r.state>>10)
+		for _, took := range []time.Duration{
+			r.preview.wall, r.up.wall, r.once.wall, r.again.wall, r.delete.wall, r.up.allCPU(), r.once.allCPU(),
+		} {
 			fmt.Fprintf(&table, " %.1f s |", took.Seconds())
 		}
 		for _, sum := range []int64{r.preview.sum, r.up.sum, r.again.sum} {
@@ -414,8 +451,8 @@ func fleetTable(runs []fleetRun) string {
 	return table.String()
 }
 
-// growth is the CPU that a further pool costs between the two largest stacks, as a multiple of what it costs below them. CPU rather than time: it
-// hardly depends on who else uses the machine.
+// growth is the CPU that one more pool costs between the two largest stacks, as a multiple of what it costs below them.
+// It is CPU and not time, because other users of the machine hardly change it.
 func growth(runs []fleetRun, of func(fleetRun) cost) float64 {
 	perPool := func(from, to fleetRun) float64 {
 		return (of(to).allCPU() - of(from).allCPU()).Seconds() / float64(to.pools-from.pools)
@@ -424,7 +461,8 @@ func growth(runs []fleetRun, of func(fleetRun) cost) float64 {
 	return perPool(middle, runs[len(runs)-1]) / perPool(runs[0], middle)
 }
 
-// fleetRendered looks at the largest stack without a cluster: how long it takes to make, how large its parts are, and whether HAProxy takes its configuration.
+// fleetRendered renders the largest stack without a cluster. It reports how long that takes and how large the parts
+// are, and checks that HAProxy accepts its configuration.
 func fleetRendered(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "render")
 	build := exec.Command("go", "build", "-o", binary, "./cmd/render")
@@ -453,7 +491,7 @@ func fleetRendered(t *testing.T) {
 			size += len(value)
 		}
 		if object.Kind == "ConfigMap" {
-			assert.Less(t, size, 1<<20, "ConfigMap %s is larger than the API server takes", object.Metadata.Name)
+			assert.Less(t, size, 1<<20, "ConfigMap %s is larger than the API server allows", object.Metadata.Name)
 			if object.Data["haproxy.cfg"] != "" {
 				front = object.Data
 				t.Logf("the front's ConfigMap: %d KiB, haproxy.cfg %d KiB of it", size>>10, len(front["haproxy.cfg"])>>10)
@@ -475,5 +513,6 @@ func fleetRendered(t *testing.T) {
 	require.NoError(t, err, string(out))
 	assert.NotContains(t, string(out), "WARNING")
 	used := check.ProcessState
-	t.Logf("HAProxy takes it: %.2f s CPU, %d MiB", (used.UserTime() + used.SystemTime()).Seconds(), used.SysUsage().(*syscall.Rusage).Maxrss>>10)
+	t.Logf("HAProxy accepts it: %.2f s CPU, %d MiB", (used.UserTime() + used.SystemTime()).Seconds(),
+		used.SysUsage().(*syscall.Rusage).Maxrss>>10)
 }

@@ -25,27 +25,32 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The front with real servers behind it: its queue, its streams, its cost, and who may ask.
+// These steps test the front with real servers behind it: its queue, its streams, its cost, and who has access.
 
-// chatPool is the line of Pulumi.local.yaml that the steps below change.
-const chatPool = "    chat: {gpu: {count: 1}, models: [tiny, code-reviewer], maxLoadedModels: 2, contextLength: 1024, parallel: 2, cpu: 250m, memory: 1Gi}\n"
+// chatPool is the line of Pulumi.local.yaml that these steps change.
+const chatPool = "    chat: {gpu: {count: 1}, models: [tiny, code-reviewer], maxLoadedModels: 2, " +
+	"contextLength: 1024, parallel: 2, cpu: 250m, memory: 1Gi}\n"
 
-// withChatPool is Pulumi.local.yaml with another pool chat, a model that talks for as long as it is asked to, and further changes.
+// withChatPool returns a copy of Pulumi.local.yaml with another pool chat, a model that talks for as long as it is
+// asked to, and the given changes.
 func withChatPool(t *testing.T, pool string, changes ...string) string {
 	t.Helper()
-	file := stackFile(t, chatPool, "    chat: {"+pool+"}\n")
+	file := stackFile(t, chatPool, "    chat: {gpu: {count: 1}, "+pool+"}\n")
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	changes = append(changes, "batch: {models: [tiny]", "batch: {models: [tiny, tiny-endless]", "    - {name: tiny-embed}\n", "    - {name: tiny-embed}\n    - {name: tiny-endless}\n")
+	const embed = "    - {name: tiny-embed}\n"
+	changes = append(changes, "batch: {models: [tiny]", "batch: {models: [tiny, tiny-endless]",
+		embed, embed+"    - {name: tiny-endless}\n")
 	for i := 0; i < len(changes); i += 2 {
 		require.Contains(t, string(text), changes[i])
 	}
-	require.NoError(t, os.WriteFile(file, []byte(strings.NewReplacer(changes...).Replace(string(text))), 0o600))
+	changed := strings.NewReplacer(changes...).Replace(string(text))
+	require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
 	return file
 }
 
-// talk asks tiny-endless for so many tokens and returns how long the answer took, and its first byte. An answer that does not end as it should
-// is an error.
+// talk asks tiny-endless for the given number of tokens. It returns how long the whole answer and its first byte took.
+// An incomplete answer is an error.
 func talk(endpoint, key string, tokens int) (total, first time.Duration, err error) {
 	return talkTo(endpoint, key, "tiny-endless", tokens)
 }
@@ -56,8 +61,11 @@ func talkTo(endpoint, key, model string, tokens int) (total, first time.Duration
 	return talkUntil(ctx, endpoint, key, model, tokens)
 }
 
-func talkUntil(ctx context.Context, endpoint, key, model string, tokens int) (total, first time.Duration, err error) {
-	body := fmt.Sprintf(`{"model":%q,"stream":true,"max_tokens":%d,"messages":[{"role":"user","content":"Hello"}]}`, model, tokens)
+func talkUntil(
+	ctx context.Context, endpoint, key, model string, tokens int,
+) (total, first time.Duration, err error) {
+	body := fmt.Sprintf(`{"model":%q,"stream":true,"max_tokens":%d,`+
+		`"messages":[{"role":"user","content":"Hello"}]}`, model, tokens)
 	request, err := http.NewRequestWithContext(ctx, "POST", endpoint+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		return 0, 0, err
@@ -73,7 +81,7 @@ func talkUntil(ctx context.Context, endpoint, key, model string, tokens int) (to
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 200)) // the status says it
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 200)) // the status is enough
 		return 0, 0, fmt.Errorf("status %d: %s", response.StatusCode, text)
 	}
 	lines, pieces := bufio.NewScanner(response.Body), 0
@@ -91,17 +99,20 @@ func talkUntil(ctx context.Context, endpoint, key, model string, tokens int) (to
 	return 0, 0, fmt.Errorf("the stream was cut after %d pieces: %v", pieces, lines.Err())
 }
 
-// server is the address of the pool's plain Service, as if there were no front.
+// server returns the address of the pool's plain Service, as if there were no front.
 func server(t *testing.T) string {
-	return "http://" + kubectl(t, "get", "service", "-n", "ollama", "ollama-chat", "-o", "jsonpath={.spec.clusterIP}") + ":11434"
+	ip := kubectl(t, "get", "service", "-n", "ollama", "ollama-chat", "-o", "jsonpath={.spec.clusterIP}")
+	return "http://" + ip + ":11434"
 }
 
-// running are the addresses, by name, of the pods with a label that run and are not going.
+// running maps the names to the addresses of the running pods with a label, without those that are being deleted.
 func running(t *testing.T, label string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	for _, line := range strings.Split(kubectl(t, "get", "pods", "-n", "ollama", "-l", label, "-o",
-		`jsonpath={range .items[?(@.status.phase=="Running")]}{.metadata.name} {.status.podIP} {.metadata.deletionTimestamp}{"\n"}{end}`), "\n") {
+	out := kubectl(t, "get", "pods", "-n", "ollama", "-l", label, "-o",
+		`jsonpath={range .items[?(@.status.phase=="Running")]}`+
+			`{.metadata.name} {.status.podIP} {.metadata.deletionTimestamp}{"\n"}{end}`)
+	for _, line := range strings.Split(out, "\n") {
 		if fields := strings.Fields(line); len(fields) == 2 {
 			found[fields[0]] = fields[1]
 		}
@@ -114,7 +125,8 @@ func addresses(t *testing.T, label string) []string {
 	return slices.Sorted(maps.Values(running(t, label)))
 }
 
-// loaded are the pods of the pool, each of which has been asked until it had the model in memory: no measurement pays for loading it.
+// loaded returns the pods of the pool, after a request to each has loaded the model: so no measurement includes the
+// loading.
 func loaded(t *testing.T) []string {
 	t.Helper()
 	pods := running(t, "app.kubernetes.io/instance=ollama-chat")
@@ -139,15 +151,22 @@ func otherClients(t *testing.T) {
 	t.Log(string(out))
 }
 
+// threeModels is the pool chat with all three models, by its parallel slots and the rest of its settings.
+func threeModels(parallel int, rest string) string {
+	const pool = "models: [tiny, tiny-endless, code-reviewer], parallel: %d, cpu: 100m, memory: 1Gi, %s"
+	return fmt.Sprintf(pool, parallel, rest)
+}
+
 func oneQueue(t *testing.T) {
-	mustUp(t, "--config", withChatPool(t, "gpu: {count: 1}, replicas: {min: 4}, models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 3, contextLength: 2048, parallel: 1, cpu: 100m, memory: 1Gi"))
+	pool := threeModels(1, "replicas: {min: 4}, maxLoadedModels: 3, contextLength: 2048")
+	mustUp(t, "--config", withChatPool(t, pool))
 	outputs := assignments(t, "outputs")
 	front, plain := outputs["ENDPOINT"], server(t)
 	pods := loaded(t)
 	require.Len(t, pods, 4)
 	awaitServers(t, 4)
 
-	t.Run("no slot is taken twice", func(t *testing.T) {
+	t.Run("no slot is used twice", func(t *testing.T) {
 		watched := watchConnections(t, pods)
 		var running sync.WaitGroup
 		for range 8 {
@@ -177,7 +196,7 @@ func oneQueue(t *testing.T) {
 		}
 		ctx, hangUp := context.WithTimeout(t.Context(), 4*time.Minute)
 		defer hangUp()
-		for range 4 { // every slot, until all the others wait
+		for range 4 { // these take every slot until all the others wait
 			running.Go(func() {
 				_, _, err := talkUntil(ctx, front, outputs["KEY_IDE"], "tiny-endless", 2000)
 				assert.ErrorContains(t, err, "context canceled")
@@ -208,32 +227,38 @@ func oneQueue(t *testing.T) {
 				before++
 			}
 		}
-		// The order of ends is that of starts but for the four that run side by side.
-		assert.LessOrEqual(t, before, 3, "of the 6 background requests, which all came earlier, before the last interactive one")
+		// The requests end in the order in which they start, except for the four that run at the same time.
+		assert.LessOrEqual(t, before, 3, "background requests, all older, that ended before the last interactive one")
 		assert.Equal(t, map[string]int{"background": 6, "interactive": 6}, sum)
 	})
-	t.Run("no slot is idle while a request waits", func(t *testing.T) { workConserving(t, front, plain, outputs["KEY_IDE"]) })
+	t.Run("no slot is idle while a request waits", func(t *testing.T) {
+		workConserving(t, front, plain, outputs["KEY_IDE"])
+	})
 }
 
-// paced puts servers that answer at a pace in the place of the pool chat's: each has its own pace, as each real one has its own GPU. Real models
-// share this machine's two cores with each other and with the front, and what is then measured is how they share.
+// paced replaces the servers of the pool chat with servers that answer at a fixed pace, as each real one has its own
+// GPU. Real models would share this machine's two cores with each other and with the front, and the test would measure
+// that.
 func paced(t *testing.T, servers, slots int, pace time.Duration) (stop func()) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(project, "test/e2e/testdata/pacer.yaml"))
 	require.NoError(t, err)
-	file := filepath.Join(os.TempDir(), "ollama-k8s-pacer.yaml") // the test's own folder may have a comma in its name, which kubectl takes for two files
+	// Not the test's own folder: its name may contain a comma, which kubectl takes for the end of a file name.
+	file := filepath.Join(os.TempDir(), "ollama-k8s-pacer.yaml")
 	t.Cleanup(func() { _ = os.Remove(file) })
-	changed := strings.NewReplacer("replicas: 4", fmt.Sprintf("replicas: %d", servers), "[-slots=1]", fmt.Sprintf("[-slots=%d, -pace=%v]", slots, pace)).Replace(string(text))
+	changed := strings.NewReplacer("replicas: 4", fmt.Sprintf("replicas: %d", servers),
+		"[-slots=1]", fmt.Sprintf("[-slots=%d, -pace=%v]", slots, pace)).Replace(string(text))
 	require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
 	before := kubectl(t, "get", "-n", "ollama", "deployment/ollama-chat", "-o", "jsonpath={.spec.replicas}")
 	kubectl(t, "scale", "-n", "ollama", "deployment/ollama-chat", "--replicas=0")
-	kubectl(t, "wait", "-n", "ollama", "--for=delete", "pod", "-l", "app.kubernetes.io/instance=ollama-chat", "--timeout=120s")
-	awaitServers(t, 0) // or those that are gone would be taken for the new ones
+	const pods = "app.kubernetes.io/instance=ollama-chat"
+	kubectl(t, "wait", "-n", "ollama", "--for=delete", "pod", "-l", pods, "--timeout=120s")
+	awaitServers(t, 0) // otherwise the test would count the old servers as new ones
 	kubectl(t, "apply", "-f", file)
 	kubectl(t, "rollout", "status", "-n", "ollama", "deployment/pacer", "--timeout=60s")
 	awaitServers(t, servers)
 	plain := server(t)
-	require.Eventually(t, func() bool { // the Service knows them too
+	require.Eventually(t, func() bool { // until the Service has them too
 		_, _, err := talk(plain, "", 1)
 		return err == nil
 	}, 30*time.Second, 100*time.Millisecond)
@@ -249,7 +274,7 @@ func paced(t *testing.T, servers, slots int, pace time.Duration) (stop func()) {
 	}
 }
 
-// workConserving compares the front with the plain Service, before the servers of paced.
+// workConserving compares the front with the plain Service, with the servers of paced.
 func workConserving(t *testing.T, front, plain, key string) {
 	pacers := addresses(t, "app=pacer")
 	most := func() (all []string) {
@@ -259,8 +284,9 @@ func workConserving(t *testing.T, front, plain, key string) {
 		}
 		return all
 	}
-	// One in ten is ten times as long: 15 ms and 150 ms. They come at random, as many as keep the servers busy for 75 % of the time. The plain
-	// Service picks at random too, and its 99th percentile depends on luck: with a third of the requests the ratio was 0.37 one day and 0.56 another.
+	// One request in ten is ten times as long: 15 ms and 150 ms. They arrive at random, at a rate that keeps the servers
+	// busy for 75 % of the time. The plain Service picks at random too, so its 99th percentile depends on luck: with a
+	// third of the requests the ratio was 0.37 one day and 0.56 another.
 	const requests, meanMS, load = 4800, 0.9*15 + 0.1*150, 0.75
 	times := map[string][]time.Duration{}
 	seen := map[string][]string{}
@@ -276,7 +302,7 @@ func workConserving(t *testing.T, front, plain, key string) {
 			if random.IntN(10) == 0 {
 				tokens = 30
 			}
-			time.Sleep(time.Until(next)) // the load's own clock
+			time.Sleep(time.Until(next)) // as the load's schedule says
 			running.Go(func() {
 				took, _, err := talk(way, key, tokens)
 				lock.Lock()
@@ -290,20 +316,23 @@ func workConserving(t *testing.T, front, plain, key string) {
 		seen[way] = most()
 	}
 	f, p := percentile(times[front], 0.99), percentile(times[plain], 0.99)
-	t.Logf("4 servers x 1 slot, %d requests, lengths 10:1, load %.0f %%: p50 %.0f / %.0f ms, p99 %.0f / %.0f ms (front / plain Service): %.2f; most at a time at each server %v / %v", requests, load*100,
-		ms(percentile(times[front], 0.5)), ms(percentile(times[plain], 0.5)), ms(f), ms(p), float64(f)/float64(p), seen[front], seen[plain])
+	t.Logf("4 servers x 1 slot, %d requests, lengths 10:1, load %.0f %%: p50 %.0f / %.0f ms, p99 %.0f / %.0f ms "+
+		"(front / plain Service): %.2f; most at a time at each server %v / %v", requests, load*100,
+		ms(percentile(times[front], 0.5)), ms(percentile(times[plain], 0.5)), ms(f), ms(p), float64(f)/float64(p),
+		seen[front], seen[plain])
 	assert.Less(t, float64(f), 0.5*float64(p))
-	assert.Equal(t, []string{"1", "1", "1", "1"}, seen[front], "slots, as the servers counted")
+	assert.Equal(t, []string{"1", "1", "1", "1"}, seen[front], "used slots, as the servers counted them")
 }
 
-// activeFront is the address of the front that queues: the one that has had requests of the model.
+// activeFront returns the address of the front that queues: the one that has had requests for the model.
 func activeFront(t *testing.T) (active string) {
 	t.Helper()
 	most := 0
 	for _, address := range addresses(t, "app.kubernetes.io/component=auth-front") {
 		_, text := askAt(t, "http://"+address+":8404", "GET", "/metrics", "", "")
 		for _, line := range strings.Split(text, "\n") {
-			if value, ok := strings.CutPrefix(line, `haproxy_backend_http_requests_total{proxy="model:chat:tiny-endless"} `); ok {
+			const requestsTotal = `haproxy_backend_http_requests_total{proxy="model:chat:tiny-endless"} `
+			if value, ok := strings.CutPrefix(line, requestsTotal); ok {
 				if requests, err := strconv.Atoi(value); err == nil && requests > most {
 					most, active = requests, address
 				}
@@ -314,14 +343,15 @@ func activeFront(t *testing.T) (active string) {
 	return active
 }
 
-// awaitServers waits until every front has so many servers of the model tiny-endless.
+// awaitServers waits until every front has the wanted number of servers for the model tiny-endless.
 func awaitServers(t *testing.T, want int) {
 	t.Helper()
 	says := fmt.Sprintf(`haproxy_backend_active_servers{proxy="model:chat:tiny-endless"} %d`+"\n", want)
 	require.Eventually(t, func() bool {
 		fronts := addresses(t, "app.kubernetes.io/component=auth-front")
 		for _, address := range fronts {
-			if _, text := askAt(t, "http://"+address+":8404", "GET", "/metrics", "", ""); !strings.Contains(text, says) {
+			_, text := askAt(t, "http://"+address+":8404", "GET", "/metrics", "", "")
+			if !strings.Contains(text, says) {
 				return false
 			}
 		}
@@ -329,10 +359,11 @@ func awaitServers(t *testing.T, want int) {
 	}, time.Minute, 100*time.Millisecond, "%d servers", want)
 }
 
-// awaitMetric waits until the active front says the number of the model tiny-endless.
+// awaitMetric waits until the active front reports the wanted value for the model tiny-endless.
 func awaitMetric(t *testing.T, name string, want int) {
 	t.Helper()
-	fronts := addresses(t, "app.kubernetes.io/component=auth-front") // asked for once: what is waited for may be there for seconds only
+	// Look the addresses up only once: the value may last for seconds only.
+	fronts := addresses(t, "app.kubernetes.io/component=auth-front")
 	last := ""
 	defer func() {
 		if t.Failed() {
@@ -356,25 +387,25 @@ func awaitMetric(t *testing.T, name string, want int) {
 	}, time.Minute, 50*time.Millisecond, "%s should be %d", name, want)
 }
 
-// connections watches who is connected to each server, as the server's own kernel says it.
+// connections counts the connections to each server, as the server's own kernel reports them.
 type connections struct {
 	sync.Mutex
 	most map[string]int
 }
 
-// check that no server had more than its one slot taken.
+// check asserts that no server used more than its one slot.
 func (c *connections) check(t *testing.T) {
 	c.Lock()
 	defer c.Unlock()
-	t.Logf("most requests at a time, as each server saw it: %v", c.most)
-	assert.Len(t, c.most, 4, "every server had work")
+	t.Logf("most requests at a time, as each server counted them: %v", c.most)
+	assert.Len(t, c.most, 4, "every server got requests")
 	for pod, most := range c.most {
 		assert.Equal(t, 1, most, pod)
 	}
 }
 
-// watchConnections reads the pods' tables of connections until the test ends. One counts as a request's when it lasts for half a second:
-// health checks are over before, even of servers that share two cores.
+// watchConnections reads the pods' tables of connections until the test ends. A connection that lasts for half a second
+// counts as a request: health checks are faster, even those of servers that share two cores.
 func watchConnections(t *testing.T, pods []string) *connections {
 	t.Helper()
 	watched := &connections{most: map[string]int{}}
@@ -383,16 +414,17 @@ func watchConnections(t *testing.T, pods []string) *connections {
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for _, pod := range pods {
-		command := exec.CommandContext(ctx, filepath.Join(environment["PATH"], "kubectl"), "exec", "-n", "ollama", pod, "--", "sh", "-c",
+		command := exec.CommandContext(ctx, filepath.Join(environment["PATH"], "kubectl"),
+			"exec", "-n", "ollama", pod, "--", "sh", "-c",
 			"while cat /proc/uptime /proc/net/tcp /proc/net/tcp6; do echo; usleep 50000; done")
 		command.Env = append(os.Environ(), "KUBECONFIG="+environment["KUBECONFIG"])
 		out, err := command.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, command.Start())
 		running.Go(func() {
-			defer func() { _ = command.Wait() }() // ended on purpose
+			defer func() { _ = command.Wait() }() // the test ends it
 			since, now := map[string]float64{}, map[string]float64{}
-			clock := 0.0 // seconds, the server's
+			clock := 0.0 // seconds on the server's clock
 			for lines := bufio.NewScanner(out); lines.Scan(); {
 				switch fields := strings.Fields(lines.Text()); {
 				case len(fields) == 2:
@@ -420,13 +452,17 @@ func watchConnections(t *testing.T, pods []string) *connections {
 	return watched
 }
 
-// manyStreams is the stack of the steps about streams, cost and signing in: two servers with ten slots, two fronts, OIDC.
+// manyStreams is the stack for the steps about streams, cost and signing in: two servers with ten slots each, two
+// fronts, OIDC.
 func manyStreams(t *testing.T, ide string) string {
-	return withChatPool(t, "gpu: {count: 1}, replicas: {min: 2}, models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 3, contextLength: 1024, parallel: 10, cpu: 100m, memory: 1Gi",
-		"    prometheus: localhost/prometheus:3\n", "    prometheus: localhost/prometheus:3\n    oauth2Proxy: localhost/oauth2-proxy:7.15.6\n",
+	const prometheus, update = "    prometheus: localhost/prometheus:3\n", "  ollama-k8s:update:"
+	const oidc = `  ollama-k8s:oidc: {issuerURL: "http://issuer.oidc.svc.cluster.local:8080/oidc", ` +
+		"groups: {/ml: ide, /ops: batch}, clientSecret: oidc-client, scope: openid email groups}\n"
+	return withChatPool(t, threeModels(10, "replicas: {min: 2}, maxLoadedModels: 3, contextLength: 1024"),
+		prometheus, prometheus+"    oauth2Proxy: localhost/oauth2-proxy:7.15.6\n",
 		"    ide: {}\n", "    ide: "+ide+"\n    noisy: {requestsPerMinute: 30, priority: background}\n",
 		"{replicas: 1}", "{replicas: 2}",
-		"  ollama-k8s:update:", `  ollama-k8s:oidc: {issuerURL: "http://issuer.oidc.svc.cluster.local:8080/oidc", groups: {/ml: ide, /ops: batch}, clientSecret: oidc-client, scope: openid email groups}`+"\n  ollama-k8s:update:")
+		update, oidc+update)
 }
 
 func streamsUp(t *testing.T) {
@@ -438,7 +474,8 @@ func streamsUp(t *testing.T) {
 	awaitServers(t, 2)
 }
 
-// frontCosts compares the way through the front with the direct one: throughput as a ratio, what a request takes longer, and its first byte.
+// frontCosts compares requests through the front with direct ones. It returns the ratio of their throughput, the time
+// that the front adds to a request, and the time that it adds to the first byte.
 func frontCosts(t *testing.T) (throughput map[string]float64, added, later map[string]time.Duration) {
 	outputs := assignments(t, "outputs")
 	front, plain, key := outputs["ENDPOINT"], server(t), outputs["KEY_IDE"]
@@ -448,7 +485,8 @@ func frontCosts(t *testing.T) (throughput map[string]float64, added, later map[s
 		ask  func(endpoint string) error
 	}{
 		{"whole answers", func(endpoint string) error {
-			status, answer := askAt(t, endpoint, "POST", "/v1/chat/completions", key, `{"model":"tiny-endless","max_tokens":60,"messages":[{"role":"user","content":"Hello"}]}`)
+			body := `{"model":"tiny-endless","max_tokens":60,"messages":[{"role":"user","content":"Hello"}]}`
+			status, answer := askAt(t, endpoint, "POST", "/v1/chat/completions", key, body)
 			if status != http.StatusOK {
 				return fmt.Errorf("%d %s", status, answer)
 			}
@@ -459,7 +497,7 @@ func frontCosts(t *testing.T) (throughput map[string]float64, added, later map[s
 			return err
 		}},
 	} {
-		// The two ways take turns; what counts is the median of the ratios.
+		// The two ways take turns, and the median of the ratios counts.
 		const clients, each, rounds = 16, 6, 3
 		var ratios []float64
 		for range rounds {
@@ -483,9 +521,11 @@ func frontCosts(t *testing.T) (throughput map[string]float64, added, later map[s
 		throughput[answers.what] = ratios[rounds/2]
 		t.Logf("%s: %d clients, front / direct %.3f, of %.3f", answers.what, clients, ratios[rounds/2], ratios)
 	}
-	// By way of any front, which hands on to the one that queues, and straight to that one, as where there is only one.
+	// "two fronts" may reach either front, which forwards to the one that queues. "one front" goes straight to that one,
+	// as in a stack with a single front.
 	ways := map[string]string{"one front": "http://" + activeFront(t) + ":8082", "two fronts": front, "": plain}
-	totals, firsts := map[string][]time.Duration{}, map[string][]time.Duration{} // over the direct request beside it
+	// The times over those of the direct request.
+	totals, firsts := map[string][]time.Duration{}, map[string][]time.Duration{}
 	for range 300 {
 		total, first := map[string]time.Duration{}, map[string]time.Duration{}
 		for name, way := range ways {
@@ -494,20 +534,21 @@ func frontCosts(t *testing.T) (throughput map[string]float64, added, later map[s
 			require.NoError(t, err)
 		}
 		for name := range ways {
-			totals[name], firsts[name] = append(totals[name], total[name]-total[""]), append(firsts[name], first[name]-first[""])
+			totals[name] = append(totals[name], total[name]-total[""])
+			firsts[name] = append(firsts[name], first[name]-first[""])
 		}
 	}
 	added, later = map[string]time.Duration{}, map[string]time.Duration{}
 	for _, name := range []string{"one front", "two fronts"} {
 		added[name], later[name] = percentile(totals[name], 0.5), percentile(firsts[name], 0.5)
-		t.Logf("%s: %.2f ms added, first byte %.2f ms later (medians of 300)", name, ms(added[name]), ms(later[name]))
+		t.Logf("%s: adds %.2f ms, and %.2f ms to the first byte (medians of 300)", name, ms(added[name]), ms(later[name]))
 	}
 	return throughput, added, later
 }
 
-// overhead is what the front costs before servers with a pace of their own, as GPUs have.
+// overhead measures the cost of the front in front of servers with a pace of their own, like GPUs.
 func overhead(t *testing.T) {
-	defer paced(t, 2, 16, 10*time.Millisecond)() // the plain Service may send all to one of them
+	defer paced(t, 2, 16, 10*time.Millisecond)() // 16 slots, because the plain Service may send all to one server
 	throughput, added, later := frontCosts(t)
 	for what, ratio := range throughput {
 		assert.GreaterOrEqual(t, ratio, 0.95, what)
@@ -518,8 +559,8 @@ func overhead(t *testing.T) {
 	assert.Less(t, ms(added["one front"]), 1.0, "milliseconds added")
 }
 
-// overheadBeforeModels is the same before real models, whose tokens take their time from the two cores that also forward them: the ratio tells as
-// much about these as about the front, so only the first byte is held to anything.
+// overheadBeforeModels measures the same with real models, whose tokens compete with the front for the two cores. The
+// ratio says as much about the models as about the front, so only the first byte has a limit.
 func overheadBeforeModels(t *testing.T) {
 	_, _, later := frontCosts(t)
 	for name, time := range later {
@@ -553,14 +594,15 @@ func noisyNeighbour(t *testing.T) {
 				case <-done:
 					return
 				case <-ticker.C:
-					status, _ := askAt(t, front, "POST", "/v1/chat/completions", outputs["KEY_NOISY"], `{"model":"tiny-endless","max_tokens":8,"messages":[{"role":"user","content":"Hello"}]}`)
+					body := `{"model":"tiny-endless","max_tokens":8,"messages":[{"role":"user","content":"Hello"}]}`
+					status, _ := askAt(t, front, "POST", "/v1/chat/completions", outputs["KEY_NOISY"], body)
 					statuses[status]++
 				}
 			}
 		})
 		return func() { close(done); running.Wait() }
 	}
-	// In turns, for the machine has moods of its own; what counts is the median of the ratios.
+	// In turns, because the speed of the machine varies. The median of the ratios counts.
 	var ratios []float64
 	for range 3 {
 		quiet := measure()
@@ -568,15 +610,17 @@ func noisyNeighbour(t *testing.T) {
 		noisy := measure()
 		stop()
 		q, n := percentile(quiet, 0.99), percentile(noisy, 0.99)
-		ratios = append(ratios, float64(n)/float64(q))
-		t.Logf("p50 %.1f ms quiet, %.1f ms beside the flood; p99 %.1f ms quiet, %.1f ms: %.2f; the flood: %v", ms(percentile(quiet, 0.5)), ms(percentile(noisy, 0.5)), ms(q), ms(n), ratios[len(ratios)-1], statuses)
+		ratio := float64(n) / float64(q)
+		ratios = append(ratios, ratio)
+		t.Logf("p50 %.1f ms quiet, %.1f ms during the flood; p99 %.1f ms quiet, %.1f ms: %.2f; the flood: %v",
+			ms(percentile(quiet, 0.5)), ms(percentile(noisy, 0.5)), ms(q), ms(n), ratio, statuses)
 	}
 	slices.Sort(ratios)
 	assert.Less(t, ratios[1], 1.5)
-	assert.NotZero(t, statuses[429], "the flood should be over its limit")
+	assert.NotZero(t, statuses[429], "the flood should exceed its limit")
 }
 
-// streaming keeps 20 clients at long streams until it is stopped.
+// streaming keeps 20 clients busy with long streams until it is stopped.
 func streaming(t *testing.T, endpoint, key string) (stop func() (streams int, failures []string)) {
 	t.Helper()
 	done := make(chan struct{})
@@ -611,7 +655,7 @@ func streaming(t *testing.T, endpoint, key string) (stop func() (streams int, fa
 
 func uncutStreams(t *testing.T) {
 	outputs := assignments(t, "outputs")
-	// batch's key stays as it is while ide's is rotated.
+	// The key of batch stays the same while the key of ide is rotated.
 	stop := streaming(t, outputs["ENDPOINT"], outputs["KEY_BATCH"])
 	timed := func(what string, args ...string) {
 		began := time.Now()
@@ -643,7 +687,7 @@ func killedOllama(t *testing.T) {
 	for _, environ := range must(filepath.Glob("/proc/[0-9]*/environ")) {
 		variables, err := os.ReadFile(environ)
 		if err != nil || !strings.Contains(string(variables), "HOSTNAME="+pod+"\x00") {
-			continue // gone, or another's
+			continue // gone, or of another pod
 		}
 		line, err := os.ReadFile(filepath.Join(filepath.Dir(environ), "cmdline"))
 		if err == nil && strings.HasSuffix(string(line), "serve\x00") {
@@ -653,13 +697,14 @@ func killedOllama(t *testing.T) {
 	}
 	require.Equal(t, 1, killed, "ollama serve of %s", pod)
 	require.Eventually(t, func() bool {
-		return kubectl(t, "get", "pod", "-n", "ollama", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}") == "1 true"
+		const state = "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}"
+		return kubectl(t, "get", "pod", "-n", "ollama", pod, "-o", state) == "1 true"
 	}, 2*time.Minute, time.Second)
 	streams, failures := stop()
 	t.Logf("%d streams; %d failed: %v", streams, len(failures), failures)
-	assert.LessOrEqual(t, len(failures), 10, "only the requests on the one server's slots")
+	assert.LessOrEqual(t, len(failures), 10, "only the requests in the slots of the killed server")
 	for _, failure := range failures {
-		assert.Contains(t, failure, "the stream was cut after", "what had no answer yet is asked of the other server")
+		assert.Contains(t, failure, "the stream was cut after", "the front retries a request without an answer yet")
 		assert.NotContains(t, failure, "after 0 pieces")
 	}
 }
@@ -676,8 +721,9 @@ func signedIn(t *testing.T) {
 	issuer := kubectl(t, "get", "service", "-n", "oidc", "issuer", "-o", "jsonpath={.spec.clusterIP}") + ":8080"
 	token := func(t *testing.T, query string, change map[string]any) string {
 		claims := map[string]any{
-			"iss": "http://issuer.oidc.svc.cluster.local:8080/oidc", "aud": "ollama", "sub": "somebody", "email": "somebody@example.com",
-			"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(), "groups": []string{"/others", "/ml"},
+			"iss": "http://issuer.oidc.svc.cluster.local:8080/oidc", "aud": "ollama",
+			"sub": "somebody", "email": "somebody@example.com", "groups": []string{"/others", "/ml"},
+			"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
 		}
 		for claim, value := range change {
 			claims[claim] = value
@@ -689,11 +735,12 @@ func signedIn(t *testing.T) {
 		return signed
 	}
 	body := `{"model":"code-reviewer","messages":[{"role":"user","content":"Hello"}]}`
-	// The fronts' sidecars may still be asking the provider for its keys.
+	// The fronts' sidecars may still be waiting for the provider's keys.
 	require.Eventually(t, func() bool {
 		status, _ := askAt(t, endpoint, "POST", "/v1/chat/completions", token(t, "", nil), body)
 		return status == 200
 	}, time.Minute, time.Second)
+	groups := func(names ...string) map[string]any { return map[string]any{"groups": names} }
 	for _, test := range []struct {
 		name, query string
 		change      map[string]any
@@ -701,18 +748,19 @@ func signedIn(t *testing.T) {
 		code        string
 	}{
 		{"a token of the right group", "", nil, 200, ""},
-		{"a token of another team's group", "", map[string]any{"groups": []string{"/ops"}}, 403, "model_not_allowed"},
-		{"a token of a group that is no team", "", map[string]any{"groups": []string{"/others"}}, 403, "group_not_allowed"},
+		{"a token of another team's group", "", groups("/ops"), 403, "model_not_allowed"},
+		{"a token of a group without a team", "", groups("/others"), 403, "group_not_allowed"},
 		{"a token of no group", "", map[string]any{"groups": nil}, 403, "group_not_allowed"},
-		{"a token of a group with a comma in its name", "", map[string]any{"groups": []string{"a,/ml", "/others"}}, 403, "group_not_allowed"},
-		{"a token of a group with a comma at its end", "", map[string]any{"groups": []string{"/ml,"}}, 403, "group_not_allowed"},
+		{"a token of a group with a comma in its name", "", groups("a,/ml", "/others"), 403, "group_not_allowed"},
+		{"a token of a group with a comma at its end", "", groups("/ml,"), 403, "group_not_allowed"},
 		{"an expired token", "", map[string]any{"exp": time.Now().Add(-time.Hour).Unix()}, 401, "invalid_token"},
 		{"a token for another client", "", map[string]any{"aud": "another"}, 401, "invalid_token"},
 		{"a token of another issuer", "", map[string]any{"iss": "http://elsewhere/oidc"}, 401, "invalid_token"},
 		{"a token with a wrong signature", "?key=other", nil, 401, "invalid_token"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			status, answer := askAt(t, endpoint, "POST", "/v1/chat/completions", token(t, test.query, test.change), body)
+			signed := token(t, test.query, test.change)
+			status, answer := askAt(t, endpoint, "POST", "/v1/chat/completions", signed, body)
 			t.Logf("%d %.150s", status, answer)
 			assert.Equal(t, test.status, status)
 			if test.code != "" {
@@ -720,7 +768,7 @@ func signedIn(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a token streams as a key does", func(t *testing.T) {
+	t.Run("a token streams like a key", func(t *testing.T) {
 		total, first, err := talk(endpoint, token(t, "", nil), 200)
 		require.NoError(t, err)
 		t.Logf("first byte after %.0f ms of %.0f ms", ms(first), ms(total))
@@ -730,8 +778,9 @@ func signedIn(t *testing.T) {
 	t.Run("the inner address is closed to other pods", func(t *testing.T) {
 		for _, address := range addresses(t, "app.kubernetes.io/component=auth-front") {
 			for _, port := range []string{"8081", "4180"} {
-				out := kubectl(t, "run", "probe-"+port, "-n", "default", "--image=localhost/toolbox:1", "--restart=Never", "--rm", "-i", "--quiet", "--command", "--",
-					"sh", "-c", "wget -O- --header 'X-Forwarded-Groups: /ml' http://"+address+":"+port+"/v1/models 2>&1; echo rc=$?")
+				out := kubectl(t, "run", "probe-"+port, "-n", "default", "--image=localhost/toolbox:1",
+					"--restart=Never", "--rm", "-i", "--quiet", "--command", "--", "sh", "-c",
+					"wget -O- --header 'X-Forwarded-Groups: /ml' http://"+address+":"+port+"/v1/models 2>&1; echo rc=$?")
 				t.Logf("%s:%s %s", address, port, out)
 				assert.Contains(t, out, "Connection refused")
 				assert.Contains(t, out, "rc=1")
@@ -741,7 +790,7 @@ func signedIn(t *testing.T) {
 			response, err := http.DefaultClient.Do(request)
 			require.NoError(t, err)
 			response.Body.Close()
-			assert.Equal(t, 401, response.StatusCode, "who says so by a header is nobody")
+			assert.Equal(t, 401, response.StatusCode, "a client must not choose its groups by a header")
 		}
 	})
 }

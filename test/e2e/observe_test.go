@@ -18,12 +18,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Metrics, from their sources to alerts.
+// These steps test the metrics, from their sources to the alerts.
 
 // prometheusAt is the address of the bundled Prometheus.
 func prometheusAt(t *testing.T) string {
 	t.Helper()
-	return "http://" + kubectl(t, "get", "service", "-n", "ollama", "observability-prometheus", "-o", "jsonpath={.spec.clusterIP}") + ":9090"
+	ip := kubectl(t, "get", "service", "-n", "ollama", "observability-prometheus", "-o", "jsonpath={.spec.clusterIP}")
+	return "http://" + ip + ":9090"
 }
 
 type sample struct {
@@ -31,7 +32,7 @@ type sample struct {
 	Value  [2]any
 }
 
-// query asks the bundled Prometheus.
+// query sends a query to the bundled Prometheus.
 func query(t *testing.T, expression string) (samples []sample) {
 	t.Helper()
 	status, body := askAt(t, prometheusAt(t), "GET", "/api/v1/query?query="+url.QueryEscape(expression), "", "")
@@ -61,14 +62,14 @@ func alerts(t *testing.T) (firing []alert) {
 	return firing
 }
 
-// readNames are the metrics that a text reads: those of our sources, each of which has its prefix.
+// readNames returns the metrics that a text reads, by the prefixes of our sources.
 func readNames(text string) []string {
 	names := regexp.MustCompile(`\b(?:ollama|haproxy|kube|DCGM)_\w+`).FindAllString(text, -1)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// unknown are the names that nobody exports.
+// unknown returns the names that nobody exports.
 func unknown(names, exported []string) (missing []string) {
 	for _, name := range names {
 		if !slices.Contains(exported, name) {
@@ -78,53 +79,60 @@ func unknown(names, exported []string) (missing []string) {
 	return missing
 }
 
-// metricsContract holds what rules, alerts, dashboard and scalers read against what the sources really export.
+// metricsContract compares the metrics that rules, alerts, dashboard and scalers read with those that the sources
+// really export.
 func metricsContract(t *testing.T) {
 	sleeper := filepath.Join(project, "test/e2e/testdata/sleeper.yaml")
 	kubectl(t, "apply", "-f", sleeper)
 	defer kubectl(t, "delete", "-f", sleeper)
-	require.Eventually(t, func() bool { return len(query(t, `kube_job_status_active{job_name="sleeper"}`)) == 1 }, 90*time.Second, time.Second, "a Job that runs is seen")
+	seen := func() bool { return len(query(t, `kube_job_status_active{job_name="sleeper"}`)) == 1 }
+	require.Eventually(t, seen, 90*time.Second, time.Second, "the metric of a running Job")
 	status, body := askAt(t, prometheusAt(t), "GET", "/api/v1/label/__name__/values", "", "")
 	require.Equal(t, 200, status)
 	var answer struct{ Data []string }
 	require.NoError(t, json.Unmarshal([]byte(body), &answer))
 	exported := answer.Data
-	// There is no GPU here. These are dcgm-exporter's default counters (its etc/default-counters.csv).
+	// This machine has no GPU. These are dcgm-exporter's default counters (its etc/default-counters.csv).
 	counters, err := os.ReadFile(filepath.Join(project, "test/e2e/testdata/dcgm-counters.txt"))
 	require.NoError(t, err)
 	dcgm := strings.Fields(string(counters))
 	recorded := regexp.MustCompile(`record: (ollama_gpu_\w+)`)
 	exported = append(exported, dcgm...)
 
-	for _, source := range []string{"components/files/rules.yml", "components/files/dashboard.json", "components/autoscaling.go", "docs/prometheus-adapter.yaml"} {
+	for _, source := range []string{
+		"components/files/rules.yml", "components/files/dashboard.json", "components/autoscaling.go",
+		"docs/prometheus-adapter.yaml",
+	} {
 		text, err := os.ReadFile(filepath.Join(project, source))
 		require.NoError(t, err)
-		// What is recorded from DCGM's counters has values only where those have.
+		// Series recorded from DCGM's counters exist only where those counters exist.
 		for _, m := range recorded.FindAllStringSubmatch(string(text), -1) {
 			exported = append(exported, m[1])
 		}
 		code := regexp.MustCompile(`(?m)^ *(#|//).*$`).ReplaceAllString(string(text), "")
 		names := readNames(code)
 		require.NotEmpty(t, names, source)
-		assert.Empty(t, unknown(names, exported), "%s reads what nobody exports", source)
+		assert.Empty(t, unknown(names, exported), "%s reads metrics that nobody exports", source)
 		t.Logf("%s: %d names, all exported", source, len(names))
-		// And a name that is misspelt is found.
+		// The check finds a misspelt name.
 		misspelt := strings.Replace(code, names[0], names[0]+"s", 1)
 		assert.Equal(t, []string{names[0] + "s"}, unknown(readNames(misspelt), exported))
 	}
 }
 
-// liveAlerts breaks four things, sees that Prometheus says so, mends them, and sees it fall silent.
+// liveAlerts breaks four things, waits for their alerts, mends the four things, and waits for the alerts to end.
 func liveAlerts(t *testing.T) {
 	mustUp(t)
 	_, _, err := talkTo(server(t), "", "tiny", 2)
 	require.NoError(t, err)
-	volume := kubectl(t, "get", "pv", kubectl(t, "get", "pvc", "-n", "ollama", "models", "-o", "jsonpath={.spec.volumeName}"), "-o", "jsonpath={.spec.hostPath.path}")
+	name := kubectl(t, "get", "pvc", "-n", "ollama", "models", "-o", "jsonpath={.spec.volumeName}")
+	volume := kubectl(t, "get", "pv", name, "-o", "jsonpath={.spec.hostPath.path}")
 	manifests, err := filepath.Glob(filepath.Join(volume, "manifests", "*", "*", "code-reviewer"))
 	require.NoError(t, err)
 	require.Len(t, manifests, 1, "in %s", volume)
 
-	// The node says that it has GPUs, and has none: what the pool chat loads is on the CPU, as on a node whose driver is broken.
+	// The node claims GPUs that it does not have, so the models of the pool chat are on the CPU, as on a node with a
+	// broken driver.
 	kubectl(t, "scale", "-n", "ollama", "deployment/ollama-embed", "--replicas=0")
 	require.NoError(t, os.Rename(manifests[0], volume+"/code-reviewer.away"))
 	kubectl(t, "create", "job", "-n", "ollama", "models-writer-check-now", "--from=cronjob/models-writer-check")
@@ -161,12 +169,13 @@ func liveAlerts(t *testing.T) {
 	kubectl(t, "scale", "-n", "ollama", "deployment/ollama-embed", "--replicas=1")
 	kubectl(t, "delete", "job", "-n", "ollama", "models-writer-check-now")
 	for _, model := range []string{"tiny", "tiny-endless", "code-reviewer"} {
-		askAt(t, server(t), "POST", "/api/generate", "", fmt.Sprintf(`{"model":%q,"keep_alive":0}`, model)) // out of memory, if it is there
+		unload := fmt.Sprintf(`{"model":%q,"keep_alive":0}`, model)
+		askAt(t, server(t), "POST", "/api/generate", "", unload)
 	}
 	var left []alert
 	require.Eventually(t, func() bool {
 		left = alerts(t)
 		return !slices.ContainsFunc(left, func(a alert) bool { return broken[a.Labels["alertname"]] != "" })
 	}, 4*time.Minute, 2*time.Second, "%v", left)
-	t.Logf("all four were over %.0f s after it was mended", time.Since(began).Seconds())
+	t.Logf("all four alerts ended %.0f s after the repair", time.Since(began).Seconds())
 }

@@ -18,9 +18,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// From a request to a new pod and back: KEDA, or prometheus-adapter, with the stack's own Prometheus and real servers.
+// These steps test scaling, from a request to a new pod and back: KEDA, or prometheus-adapter, with the stack's own
+// Prometheus and real servers.
 
-// extra builds what a trial needs besides the stack, and returns where each part of it is.
+// extra builds the extras of a trial, and returns the folder of each part.
 func extra(t *testing.T, names ...string) map[string]string {
 	t.Helper()
 	out, _, err := local(t, append([]string{"extra"}, names...)...)
@@ -41,16 +42,20 @@ func kedaUp(t *testing.T) {
 	kubectl(t, "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=120s")
 }
 
-// scaledPool is the stack with a pool that an autoscaler has; quiet times are short, so that a test sees their end. What Prometheus knows
-// survives its pod.
+// scaledPool is the stack with a pool that an autoscaler controls. The quiet times are short, so that a test sees their
+// end. Prometheus keeps its data when its pod goes.
 func scaledPool(t *testing.T, engine, replicas string) string {
-	return withChatPool(t, "gpu: {count: 1}, replicas: "+replicas+", models: [tiny, tiny-endless, code-reviewer], maxLoadedModels: 1, contextLength: 1024, parallel: 2, cpu: 100m, memory: 1Gi",
-		"  ollama-k8s:update:", "  ollama-k8s:autoscaling: {engine: "+engine+", quietSeconds: 30}\n  ollama-k8s:observability: {storage: 1Gi}\n  ollama-k8s:update:")
+	const update = "  ollama-k8s:update:"
+	settings := "  ollama-k8s:autoscaling: {engine: " + engine + ", quietSeconds: 30}\n" +
+		"  ollama-k8s:observability: {storage: 1Gi}\n"
+	pool := threeModels(2, "replicas: "+replicas+", maxLoadedModels: 1, contextLength: 1024")
+	return withChatPool(t, pool, update, settings+update)
 }
 
 func replicas(t *testing.T) int {
 	t.Helper()
-	count, err := strconv.Atoi(kubectl(t, "get", "deployment", "-n", "ollama", "ollama-chat", "-o", "jsonpath={.spec.replicas}"))
+	out := kubectl(t, "get", "deployment", "-n", "ollama", "ollama-chat", "-o", "jsonpath={.spec.replicas}")
+	count, err := strconv.Atoi(out)
 	require.NoError(t, err)
 	return count
 }
@@ -62,7 +67,7 @@ func awaitReplicas(t *testing.T, want int, within time.Duration) {
 	t.Logf("%d replicas after %.0f s", want, time.Since(began).Seconds())
 }
 
-// crowd is a number of clients that each have one request after the other answered.
+// crowd is a number of clients, each of which sends one request after another.
 type crowd struct {
 	t        *testing.T
 	endpoint string
@@ -80,13 +85,14 @@ func newCrowd(t *testing.T) *crowd {
 	return &crowd{t: t, endpoint: outputs["ENDPOINT"], key: outputs["KEY_IDE"]}
 }
 
-// become so many.
+// become changes the number of clients.
 func (c *crowd) become(clients int) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	now := time.Now().UTC()
-	// Both ends of the step, for a chart draws lines from point to point.
-	c.history = append(c.history, []string{now.Format(time.RFC3339Nano), "clients", strconv.Itoa(c.wanted)}, []string{now.Add(time.Millisecond).Format(time.RFC3339Nano), "clients", strconv.Itoa(clients)})
+	// Record both ends of the step, because a chart draws lines from point to point.
+	c.record(now, c.wanted)
+	c.record(now.Add(time.Millisecond), clients)
 	for i := c.wanted; i < clients; i++ {
 		c.clients.Go(func() {
 			for {
@@ -109,7 +115,11 @@ func (c *crowd) become(clients int) {
 	c.wanted = clients
 }
 
-// leave, and say what they met.
+func (c *crowd) record(at time.Time, clients int) {
+	c.history = append(c.history, []string{at.Format(time.RFC3339Nano), "clients", strconv.Itoa(clients)})
+}
+
+// leave ends all clients, and reports their requests.
 func (c *crowd) leave() {
 	c.become(0)
 	c.clients.Wait()
@@ -117,41 +127,51 @@ func (c *crowd) leave() {
 	assert.Empty(c.t, c.failures)
 }
 
-// shares are the answers that each of the pool's servers gave, as the front has them by slot.
+// shares returns the number of answers of each of the pool's servers, by the front's name for its slot.
 func shares(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	for _, s := range query(t, `sum by (server) (haproxy_server_http_responses_total{proxy="model:chat:tiny-endless",code="2xx"}) > 0`) {
+	const answers = `haproxy_server_http_responses_total{proxy="model:chat:tiny-endless",code="2xx"}`
+	for _, s := range query(t, "sum by (server) ("+answers+") > 0") {
 		found[s.Metric["server"]] = fmt.Sprint(s.Value[1])
 	}
 	return found
 }
 
-// draw a chart of the time since began, if anybody wants one: CHARTS names the folder.
+// draw draws a chart of the time since began into the folder CHARTS, if that is set.
 func (c *crowd) draw(chart string, began time.Time) {
 	folder := os.Getenv("CHARTS")
 	if folder == "" {
 		return
 	}
 	now := time.Now().UTC()
-	c.history = append(c.history, []string{now.Format(time.RFC3339Nano), "clients", strconv.Itoa(c.wanted)})
+	c.record(now, c.wanted)
 	data := filepath.Join(c.t.TempDir(), "clients.csv")
 	file, err := os.Create(data)
 	require.NoError(c.t, err)
 	require.NoError(c.t, csv.NewWriter(file).WriteAll(append([][]string{{"time", "series", "value"}}, c.history...)))
 	require.NoError(c.t, file.Close())
+	testdata, dashboard := filepath.Join(project, "test/e2e/testdata"), "components/files/dashboard.json"
 	for _, args := range [][]string{
-		{"-chart", filepath.Join(project, "test/e2e/testdata", chart+".json"), "-data", data, "-out", filepath.Join(folder, chart+".svg")},
-		{"-dashboard", filepath.Join(project, "components/files/dashboard.json"), "-out", filepath.Join(folder, "dashboard.svg")},
+		{"-chart", filepath.Join(testdata, chart+".json"), "-data", data, "-out", filepath.Join(folder, chart+".svg")},
+		{"-dashboard", filepath.Join(project, dashboard), "-out", filepath.Join(folder, "dashboard.svg")},
 	} {
-		command := exec.Command("go", append([]string{"-C", filepath.Join(project, "test/charts"), "run", ".", "-prometheus", prometheusAt(c.t),
-			"-from", began.UTC().Format(time.RFC3339), "-to", now.Format(time.RFC3339)}, args...)...)
+		args = append([]string{"-C", filepath.Join(project, "test/charts"), "run", ".", "-prometheus",
+			prometheusAt(c.t), "-from", began.UTC().Format(time.RFC3339), "-to", now.Format(time.RFC3339)}, args...)
+		command := exec.Command("go", args...)
 		out, err := command.CombinedOutput()
 		require.NoError(c.t, err, string(out))
 	}
 }
 
-// scaleUpAndDown is the whole chain: load, queue, a new pod, its work, an end of the load, and back.
+// awaitQuery waits until Prometheus has one series for an expression.
+func awaitQuery(t *testing.T, expression string, within time.Duration, what string) {
+	t.Helper()
+	has := func() bool { return len(query(t, expression)) == 1 }
+	require.Eventually(t, has, within, time.Second, what)
+}
+
+// scaleUpAndDown tests the whole chain: load, a queue, a new pod, its work, the end of the load, and the way back.
 func scaleUpAndDown(t *testing.T) {
 	mustUp(t, "--config", scaledPool(t, "keda", "{min: 1, max: 3}"))
 	kubectl(t, "wait", "-n", "ollama", "--for=condition=Ready", "scaledobject/autoscaling-chat", "--timeout=60s")
@@ -168,17 +188,20 @@ func scaleUpAndDown(t *testing.T) {
 	}, time.Minute, time.Second)
 	clients.become(6)
 	queued := time.Now()
-	require.Eventually(t, func() bool { return len(query(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} > 0`)) == 1 }, time.Minute, time.Second)
+	awaitQuery(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} > 0`, time.Minute, "a queue")
 	awaitReplicas(t, 2, 2*time.Minute)
 	awaitServers(t, 2)
-	t.Logf("from the first queued request until the new pod is in the front: %.0f s", time.Since(queued).Seconds())
+	t.Logf("from the first queued request until the front uses the new pod: %.0f s", time.Since(queued).Seconds())
 
-	// Prometheus goes, in the middle of it. Three pods are wanted, and one would be if no number meant 0.
+	// Prometheus goes away meanwhile. The load needs three pods. If a missing number counted as 0, the pool would get one.
 	kubectl(t, "scale", "-n", "ollama", "deployment/observability-prometheus", "--replicas=0")
-	kubectl(t, "wait", "-n", "ollama", "--for=delete", "pod", "-l", "app.kubernetes.io/component=prometheus", "--timeout=60s")
+	const prometheus = "app.kubernetes.io/component=prometheus"
+	kubectl(t, "wait", "-n", "ollama", "--for=delete", "pod", "-l", prometheus, "--timeout=60s")
+	const reason = `jsonpath={.status.conditions[?(@.type=="ScalingActive")].reason}`
 	require.Eventually(t, func() bool {
 		require.Equal(t, 2, replicas(t), "without numbers the replicas stay")
-		return strings.Contains(kubectl(t, "get", "hpa", "-n", "ollama", "keda-hpa-autoscaling-chat", "-o", `jsonpath={.status.conditions[?(@.type=="ScalingActive")].reason}`), "FailedGetExternalMetric")
+		out := kubectl(t, "get", "hpa", "-n", "ollama", "keda-hpa-autoscaling-chat", "-o", reason)
+		return strings.Contains(out, "FailedGetExternalMetric")
 	}, 2*time.Minute, time.Second, "the HPA should miss its metric")
 	// Two rounds of the HPA's 15 s, and more than the 30 quiet seconds.
 	for ends := time.Now().Add(40 * time.Second); time.Now().Before(ends); time.Sleep(2 * time.Second) {
@@ -188,9 +211,10 @@ func scaleUpAndDown(t *testing.T) {
 	kubectl(t, "scale", "-n", "ollama", "deployment/observability-prometheus", "--replicas=1")
 	awaitReplicas(t, 3, 4*time.Minute)
 	awaitServers(t, 3)
-	require.Eventually(t, func() bool { return len(query(t, `ollama_queue_depth{pool="chat",model="tiny-endless"} == 0`)) == 1 }, time.Minute, time.Second, "six slots for six clients")
+	noQueue := `ollama_queue_depth{pool="chat",model="tiny-endless"} == 0`
+	awaitQuery(t, noQueue, time.Minute, "six slots for six clients")
 
-	// An update in the middle of it.
+	// An update during the load.
 	out, _ := mustUp(t, "--config", scaledPool(t, "keda", "{min: 1, max: 3}"))
 	assert.Regexp(t, `changes: +\d+ same\n`, out)
 	preview, _, err := local(t, "preview", "--config", scaledPool(t, "keda", "{min: 1, max: 3}"))
@@ -199,7 +223,7 @@ func scaleUpAndDown(t *testing.T) {
 	assert.Equal(t, 3, replicas(t))
 
 	at := shares(t)
-	require.Eventually(t, func() bool { // each has had work since it came
+	require.Eventually(t, func() bool { // each server has had requests since it started
 		now := shares(t)
 		return len(now) == 3
 	}, time.Minute, time.Second, "%v", at)
@@ -211,35 +235,36 @@ func scaleUpAndDown(t *testing.T) {
 	t.Logf("servers before: %v, after: %v", before, loaded(t))
 }
 
-// idleToZero lets a pool go that nobody asks, and wakes it by a request.
+// idleToZero lets an idle pool go to zero, and wakes it with a request.
 func idleToZero(t *testing.T) {
 	pod := func() string {
-		return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=prometheus", "-o", "jsonpath={.items[*].metadata.uid}")
+		return kubectl(t, "get", "pods", "-n", "ollama", "-l", "app.kubernetes.io/component=prometheus",
+			"-o", "jsonpath={.items[*].metadata.uid}")
 	}
 	prometheus := pod()
 	mustUp(t, "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
 	endpoint, key := assignments(t, "outputs")["ENDPOINT"], assignments(t, "outputs")["KEY_IDE"]
 	awaitReplicas(t, 0, 5*time.Minute)
 	awaitServers(t, 0)
-	require.Eventually(t, func() bool { return len(query(t, `ollama_pool_replicas_min{pool="chat"} == 0`)) == 1 }, 3*time.Minute, time.Second, "Prometheus reads the new config")
-	assert.Equal(t, prometheus, pod(), "and keeps what it has measured")
-	// An update while the pool sleeps changes nothing, either. Asking for tokens at its end would wake the pool.
+	awaitQuery(t, `ollama_pool_replicas_min{pool="chat"} == 0`, 3*time.Minute, "Prometheus reads the new config")
+	assert.Equal(t, prometheus, pod(), "and keeps its data")
+	// An update while the pool sleeps changes nothing. --ask=false, because a request for tokens would wake the pool.
 	out, _ := mustUp(t, "--ask=false", "--config", scaledPool(t, "keda", "{min: 0, max: 1}"))
 	assert.Regexp(t, `changes: +\d+ same\n`, out)
 	require.Equal(t, 0, replicas(t))
 	total, first, err := talk(endpoint, key, 20)
-	require.NoError(t, err, "the first request is held until a server is there")
+	require.NoError(t, err, "the front holds the first request until a server is ready")
 	t.Logf("woken: first byte after %.1f s, whole answer after %.1f s", first.Seconds(), total.Seconds())
 	assert.Equal(t, 1, replicas(t))
 }
 
-// kedaDown takes KEDA away, after its ScaledObjects: it must be there to let them go.
+// kedaDown removes KEDA after its ScaledObjects: only KEDA can finalize them.
 func kedaDown(t *testing.T) {
 	mustUp(t)
 	kubectl(t, "delete", "-f", filepath.Join(project, "test/e2e/testdata/keda.yaml"))
 }
 
-// scaleByAdapter is the short way there and back with a plain HorizontalPodAutoscaler.
+// scaleByAdapter scales up and down with a plain HorizontalPodAutoscaler.
 func scaleByAdapter(t *testing.T) {
 	extra(t, "prometheus-adapter")
 	rules, err := os.ReadFile(filepath.Join(project, "docs/prometheus-adapter.yaml"))
@@ -247,20 +272,24 @@ func scaleByAdapter(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	require.NoError(t, os.WriteFile(file, rules, 0o600))
 	kubectl(t, "apply", "-f", filepath.Join(project, "test/e2e/testdata/prometheus-adapter.yaml"))
-	kubectl(t, "create", "configmap", "-n", "prometheus-adapter", "prometheus-adapter-rules", "--from-file=config.yaml="+file)
+	kubectl(t, "create", "configmap", "-n", "prometheus-adapter", "prometheus-adapter-rules",
+		"--from-file=config.yaml="+file)
 	mustUp(t, "--config", scaledPool(t, "hpa", "{min: 1, max: 3}"))
 	kubectl(t, "wait", "-n", "prometheus-adapter", "--for=condition=Available", "deployment", "--all", "--timeout=120s")
+	const active = `jsonpath={.status.conditions[?(@.type=="ScalingActive")].status}`
 	require.Eventually(t, func() bool {
-		return kubectl(t, "get", "hpa", "-n", "ollama", "autoscaling-chat", "-o", `jsonpath={.status.conditions[?(@.type=="ScalingActive")].status}`) == "True"
+		return kubectl(t, "get", "hpa", "-n", "ollama", "autoscaling-chat", "-o", active) == "True"
 	}, 3*time.Minute, 2*time.Second, "the HPA should have its metric")
-	t.Log(kubectl(t, "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/ollama/ollama_requests_inflight?labelSelector=pool%3Dchat"))
+	t.Log(kubectl(t, "get", "--raw", "/apis/external.metrics.k8s.io/v1beta1/namespaces/ollama/"+
+		"ollama_requests_inflight?labelSelector=pool%3Dchat"))
 	awaitReplicas(t, 1, 3*time.Minute)
 	clients := newCrowd(t)
 	clients.become(6)
 	awaitReplicas(t, 2, 2*time.Minute)
 	awaitReplicas(t, 3, 4*time.Minute)
 	awaitServers(t, 3)
-	require.Eventually(t, func() bool { return len(shares(t)) == 3 }, time.Minute, time.Second, "each server has work")
+	allWork := func() bool { return len(shares(t)) == 3 }
+	require.Eventually(t, allWork, time.Minute, time.Second, "each server gets requests")
 	t.Logf("answers by server: %v", shares(t))
 	clients.leave()
 	awaitReplicas(t, 1, 3*time.Minute)

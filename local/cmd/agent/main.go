@@ -1,6 +1,5 @@
-// Command agent is the daemon that does for the embedded cluster what a cloud
-// provider does for its own: volumes, load balancer addresses and (simulated)
-// GPUs; see package agent. `local up` starts it; nobody needs to by hand.
+// Command agent gives the embedded cluster what a cloud provider would: volumes, load balancer addresses and
+// (simulated) GPUs. See package agent. `local up` starts it; you do not start it by hand.
 package main
 
 import (
@@ -36,10 +35,10 @@ func command() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&config.Kubeconfig, "kubeconfig", "", "path of an administrator's kubeconfig")
-	flags.StringVar(&config.Volumes, "volumes", "", "folder in which each volume becomes a folder")
+	flags.StringVar(&config.Volumes, "volumes", "", "folder that holds the volumes, one folder each")
 	flags.StringVar(&config.Address, "address", "", "IP address that every Service of type LoadBalancer gets")
-	flags.StringVar(&config.Health, "health", "", "HOST:PORT on which /healthz answers")
-	flags.StringToInt64Var(&config.GPUs, "gpus", nil, "GPUs that a node offers, as NODE=COUNT; may be repeated")
+	flags.StringVar(&config.Health, "health", "", "HOST:PORT that serves /healthz")
+	flags.StringToInt64Var(&config.GPUs, "gpus", nil, "number of GPUs of a node, as NODE=COUNT; may be repeated")
 	for _, name := range []string{"kubeconfig", "volumes", "address", "health"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err) // the flag is defined above

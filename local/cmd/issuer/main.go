@@ -1,7 +1,7 @@
-// Command issuer is an OpenID Connect provider for tests: discovery, keys, the browser's flow with its redirects and codes, and tokens with
-// any claims that a test asks for. It signs whoever in, so it belongs into no other cluster than the embedded one.
+// Command issuer is an OpenID Connect provider for tests. It serves discovery, keys and the browser flow with redirects
+// and codes, and it signs tokens with any claims. It signs anyone in, so never run it outside the embedded cluster.
 //
-//	POST /sign?key=other  body: the claims; answers with a token, signed with the published key or with another
+//	POST /sign?key=other  body: the claims; returns a token, signed with the published key or with another key
 //	POST /users           body: {"Subject", "Email", "Groups"} of the next user who signs in by browser
 package main
 
@@ -21,7 +21,7 @@ import (
 
 func main() {
 	address := flag.String("addr", ":8080", "`address` to listen on")
-	name := flag.String("name", "localhost:8080", "`host:port` by which others know this server")
+	name := flag.String("name", "localhost:8080", "`host:port` under which clients reach this server")
 	client := flag.String("client", "ollama", "`id` of the client")
 	secret := flag.String("secret", "", "the client's `secret`")
 	flag.Parse()
@@ -41,7 +41,7 @@ func serve(address, name, client, secret string) error {
 	if err != nil {
 		return fmt.Errorf("making the other key: %w", err)
 	}
-	// The library's own handlers, started on an address that nobody uses: only they know how to answer.
+	// The library's handlers work only on a started server, so start it on a loopback address that nobody uses.
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listening on loopback: %w", err)
@@ -49,7 +49,7 @@ func serve(address, name, client, secret string) error {
 	if err := provider.Start(inner, nil); err != nil {
 		return fmt.Errorf("starting the provider: %w", err)
 	}
-	provider.Server.Addr = name // what tokens and discovery name; the listener is open already
+	provider.Server.Addr = name // appears in tokens and in the discovery document; the listener is already open
 
 	routes := http.NewServeMux()
 	routes.Handle("/", provider.Server.Handler)

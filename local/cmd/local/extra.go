@@ -17,13 +17,13 @@ import (
 	"ollama-k8s/local/internal/toolchain"
 )
 
-// extra is what a trial puts next to the stack. No cluster needs it, and up neither builds nor imports it.
+// extra is software for trials next to the stack. `up` neither builds nor imports it.
 type extra struct {
 	tools []toolchain.Name
 	files sourceFolder
 }
 
-// sourceFolder is a folder of a module that is used as it is, under a name for scripts.
+// sourceFolder is a folder inside a module's sources, with a name for scripts.
 type sourceFolder struct{ name, module, path string }
 
 var extras = map[string]extra{
@@ -40,14 +40,14 @@ var extras = map[string]extra{
 
 func extraNames() []string { return slices.Sorted(maps.Keys(extras)) }
 
-// provideExtras builds the named extras, imports their images if the cluster is up, and prints a line NAME FOLDER for each program and each
-// folder of sources.
+// provideExtras builds the named extras and imports their images if the cluster is up. It prints a line NAME FOLDER for
+// each program and each folder of sources.
 func provideExtras(ctx context.Context, names []string) error {
 	var tools []toolchain.Name
 	for _, name := range names {
 		e, ok := extras[name]
 		if !ok {
-			return fmt.Errorf("there is no extra %q: use one of %s", name, strings.Join(extraNames(), ", "))
+			return fmt.Errorf("unknown extra %q: use one of %s", name, strings.Join(extraNames(), ", "))
 		}
 		tools = append(tools, e.tools...)
 	}
@@ -63,7 +63,7 @@ func provideExtras(ctx context.Context, names []string) error {
 	if len(list) > 0 {
 		err := node.Import(ctx, log, list)
 		if errors.Is(err, fs.ErrNotExist) {
-			log.Printf("there is no cluster that could take the images: once it is up, run this again")
+			log.Printf("the cluster is not up, so the images were not imported: run this again once it is up")
 		} else if err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ func status(ctx context.Context, _ *where) error {
 		fmt.Printf("%-32s pid %-8d %s\n", part.Name, part.PID, health)
 	}
 	if sick > 0 {
-		return fmt.Errorf("%d parts are not well: `make up` repairs them", sick)
+		return fmt.Errorf("%d parts are unhealthy: run `make up` to repair them", sick)
 	}
 	return nil
 }
@@ -74,5 +74,5 @@ func outputs(ctx context.Context, w *where) error {
 	return nil
 }
 
-// quote makes a value one word of a shell.
+// quote returns the value as one shell word.
 func quote(value string) string { return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'" }

@@ -1,4 +1,5 @@
-// Command local is `make up` and `make down`: a real Kubernetes cluster on this machine, and the project's program deployed into it.
+// Command local implements `make up` and `make down`: it starts a real Kubernetes cluster on this machine and deploys
+// the project's program into it.
 package main
 
 import (
@@ -32,7 +33,7 @@ func main() {
 	}
 }
 
-// where is what the flags say.
+// where holds the values of the flags.
 type where struct {
 	project, config string
 	ask             bool
@@ -46,8 +47,8 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	command.PersistentFlags().StringVar(&w.project, "project", ".", "the project's folder, which holds Pulumi.yaml")
-	command.PersistentFlags().StringVar(&w.config, "config", "", "a stack file in place of Pulumi.local.yaml")
+	command.PersistentFlags().StringVar(&w.project, "project", ".", "project folder, which holds Pulumi.yaml")
+	command.PersistentFlags().StringVar(&w.config, "config", "", "stack file to use instead of Pulumi.local.yaml")
 	add := func(use, short string, run func(context.Context, *where) error) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 			return run(c.Context(), w)
@@ -55,26 +56,29 @@ func root() *cobra.Command {
 		command.AddCommand(c)
 		return c
 	}
-	add("tools", "Build what up needs and this machine does not have yet; start nothing", tools)
+	add("tools", "Build the tools and images that up needs, without starting anything", tools)
 	command.AddCommand(&cobra.Command{
-		Use: "extra NAME...", Short: "Build what up does without, import it if the cluster is up, print where it lies: " + strings.Join(extraNames(), ", "),
+		Use: "extra NAME...",
+		Short: "Build extra software, import its images if the cluster is up, and print its folders: " +
+			strings.Join(extraNames(), ", "),
 		Args: cobra.MinimumNArgs(1), ValidArgs: extraNames(),
 		RunE: func(c *cobra.Command, names []string) error { return provideExtras(c.Context(), names) },
 	})
-	add("up", "Start the cluster and deploy the stack; changes only what is missing or different", up).
-		Flags().BoolVar(&w.ask, "ask", true, "ask the endpoint for a few tokens at the end; simulated pods have none")
-	add("preview", "Tell what up would change in the running cluster", preview)
-	add("destroy", "Remove the stack from the cluster, and leave the cluster", destroy)
+	add("up", "Start the cluster and deploy the stack, changing only what is missing or different", up).
+		Flags().BoolVar(&w.ask, "ask", true, "ask the endpoint for a few tokens at the end; simulated pods serve none")
+	add("preview", "Show what up would change in the running cluster", preview)
+	add("destroy", "Remove the stack and keep the cluster", destroy)
 	add("ask", "Ask the endpoint for a few tokens", askEndpoint)
 	add("outputs", "Print the stack's outputs, secrets included, as shell assignments", outputs)
-	add("down", "Stop the cluster and remove all that it left on the machine, but for the built tools", down)
-	add("leftovers", "List what of the cluster is on the machine; fails if there is anything", leftovers)
-	add("status", "Tell how each part of the cluster is", status)
-	add("env", "Print the shell assignments with which kubectl finds the cluster", env)
+	add("down", "Stop the cluster and remove all of it from this machine, except the built tools", down)
+	add("leftovers", "List what is left of the cluster on this machine; fail if there is anything", leftovers)
+	add("status", "Show the health of each part of the cluster", status)
+	add("env", "Print shell assignments that point kubectl to the cluster", env)
 	return command
 }
 
-// engine is the stack of the flags on a cluster. The program reads Modelfiles from the working directory, as it does under the CLI.
+// engine returns an engine for the stack file of the flags. It changes into the project folder, because the program
+// reads Modelfiles from the working directory, as it does under the CLI.
 func (w *where) engine(kubeconfig string, log *progress.Log) (*engine.Engine, error) {
 	file, err := w.stackFile()
 	if err != nil {
@@ -91,7 +95,10 @@ func (w *where) engine(kubeconfig string, log *progress.Log) (*engine.Engine, er
 	if err != nil {
 		return nil, err
 	}
-	return &engine.Engine{Folder: folder, Stack: "local", StackFile: file, Kubeconfig: kubeconfig, State: filepath.Join(state, "pulumi"), Log: log}, nil
+	return &engine.Engine{
+		Folder: folder, Stack: "local", StackFile: file,
+		Kubeconfig: kubeconfig, State: filepath.Join(state, "pulumi"), Log: log,
+	}, nil
 }
 
 func (w *where) stackFile() (string, error) {
@@ -105,7 +112,7 @@ func up(ctx context.Context, w *where) error {
 	began := time.Now()
 	log := progress.New(os.Stderr)
 	defer log.Summary()
-	// A config that will be refused anyway must not cost the time to build a cluster.
+	// Refuse a wrong config before spending time on a cluster.
 	file, err := w.stackFile()
 	if err != nil {
 		return err
@@ -137,19 +144,21 @@ func up(ctx context.Context, w *where) error {
 	return w.tell(ctx, log, result, cluster.Kubeconfig, began)
 }
 
-// prepare builds and installs what a cluster with the stack in it needs. What is there is left alone.
+// prepare builds and installs what is missing for a cluster that runs the stack.
 func prepare(ctx context.Context, log *progress.Log) ([]images.Image, error) {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		return nil, fmt.Errorf("the embedded cluster needs Linux and root, this is %s and user %d: run it as root on a Debian machine, or run `pulumi up -s dev` against a cluster of your own", runtime.GOOS, os.Geteuid())
+		return nil, fmt.Errorf("the embedded cluster needs Linux and root, this is %s and user %d: run it as root on "+
+			"a Debian machine, or run `pulumi up -s dev` against a cluster of your own", runtime.GOOS, os.Geteuid())
 	}
 	if err := toolchain.EnsureDebian(ctx, log); err != nil {
 		return nil, fmt.Errorf("%w; or run `pulumi up -s dev` against a cluster of your own", err)
 	}
-	// What would be refused in the end is refused before half an hour of builds.
+	// Refuse an unfit machine before half an hour of builds.
 	if err := node.Check(ctx); err != nil {
 		return nil, err
 	}
-	if err := toolchain.Ensure(ctx, log, append([]toolchain.Name{toolchain.Kubernetes, toolchain.Agent}, engine.Tools...)...); err != nil {
+	needed := append([]toolchain.Name{toolchain.Kubernetes, toolchain.Agent}, engine.Tools...)
+	if err := toolchain.Ensure(ctx, log, needed...); err != nil {
 		return nil, err
 	}
 	return images.Ensure(ctx, log)
@@ -162,8 +171,10 @@ func tools(ctx context.Context, _ *where) error {
 	return err
 }
 
-// tell asks the endpoint for its first tokens, if it is to, and says how to go on.
-func (w *where) tell(ctx context.Context, log *progress.Log, result engine.Result, kubeconfig string, began time.Time) error {
+// tell asks the endpoint for its first tokens, unless --ask=false, and prints what you can do next.
+func (w *where) tell(
+	ctx context.Context, log *progress.Log, result engine.Result, kubeconfig string, began time.Time,
+) error {
 	endpoint, model, key, err := example(result.Outputs)
 	if err != nil {
 		return err
@@ -182,11 +193,12 @@ func (w *where) tell(ctx context.Context, log *progress.Log, result engine.Resul
 	fmt.Printf("took:       %d s%s\n", int(time.Since(began).Seconds()), until)
 	fmt.Printf("endpoint:   %s\n", endpoint)
 	fmt.Printf("models:     %v\n", result.Outputs["models"])
-	fmt.Printf("%s\nAsk it yourself:\n  %s\n\nLook around:\n  export KUBECONFIG=%s\n  kubectl get pods -A\n", says, result.Outputs["curl"], kubeconfig)
+	fmt.Printf("%s\nAsk it yourself:\n  %s\n\n", says, result.Outputs["curl"])
+	fmt.Printf("Look around:\n  export KUBECONFIG=%s\n  kubectl get pods -A\n", kubeconfig)
 	return nil
 }
 
-// example is an endpoint, a model and a key from a stack's outputs.
+// example picks an endpoint, a model and a key from a stack's outputs.
 func example(outputs map[string]any) (endpoint, model, key string, err error) {
 	endpoint, _ = outputs["endpoint"].(string)
 	if models, ok := outputs["models"].([]any); ok && len(models) > 0 {
@@ -206,7 +218,8 @@ func example(outputs map[string]any) (endpoint, model, key string, err error) {
 
 func describe(changes map[string]int) string {
 	text := ""
-	for _, operation := range []string{"create", "update", "replace", "create-replacement", "delete-replaced", "delete", "same"} {
+	operations := []string{"create", "update", "replace", "create-replacement", "delete-replaced", "delete", "same"}
+	for _, operation := range operations {
 		if n := changes[operation]; n > 0 {
 			text += fmt.Sprintf("%d %s, ", n, operation)
 		}
@@ -217,7 +230,7 @@ func describe(changes map[string]int) string {
 	return text[:len(text)-2]
 }
 
-// running is the engine on the cluster that is up.
+// running returns an engine for the running cluster.
 func (w *where) running(log *progress.Log) (*engine.Engine, error) {
 	kubeconfig, err := node.Kubeconfig()
 	if err != nil {
@@ -279,7 +292,7 @@ func leftovers(ctx context.Context, _ *where) error {
 		fmt.Println(line)
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("%d things of the cluster are on the machine", len(found))
+		return fmt.Errorf("the cluster left %d things on this machine", len(found))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
-// Command pacer answers like Ollama, at a pace: a token each few milliseconds, for as many requests at a time as it has slots; the others
-// wait inside it, as they do in Ollama. It stands in for GPUs where queues are measured: on a machine of two cores real models would share
-// the cores, and no queue could be seen. GET /most tells the largest number of requests that it had at a time.
+// Command pacer answers like Ollama, at a fixed pace: a token every few milliseconds, for as many requests at a time as
+// it has slots. Other requests wait inside it, as in Ollama. It replaces GPUs in tests that measure queues: real models
+// on a machine with two cores would share the cores, and no queue would build up. GET /most returns the largest number
+// of concurrent requests since the previous call.
 package main
 
 import (
@@ -15,8 +16,8 @@ import (
 
 func main() {
 	address := flag.String("addr", ":11434", "`address` to listen on")
-	slots := flag.Int("slots", 1, "`number` of requests that are answered at a time")
-	pace := flag.Duration("pace", 10*time.Millisecond, "`time` for a token")
+	slots := flag.Int("slots", 1, "`number` of requests to answer at a time")
+	pace := flag.Duration("pace", 10*time.Millisecond, "`time` for each token")
 	flag.Parse()
 	server := &http.Server{Addr: *address, Handler: handler(*slots, *pace), ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintf(os.Stderr, "pacer: %v\n", server.ListenAndServe())
@@ -34,7 +35,9 @@ func handler(slots int, pace time.Duration) http.Handler {
 		most = max(most, now)
 	}
 	routes := http.NewServeMux()
-	routes.HandleFunc("GET /api/version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"version":"0.17.4"}`) })
+	routes.HandleFunc("GET /api/version", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"version":"0.17.4"}`)
+	})
 	routes.HandleFunc("GET /most", func(w http.ResponseWriter, _ *http.Request) {
 		lock.Lock()
 		defer lock.Unlock()

@@ -19,7 +19,8 @@ import (
 
 func main() {
 	address := flag.String("addr", ":5000", "`address` to listen on")
-	blobHost := flag.String("blob-host", "", "`host` or host:port to redirect blobs to, another name of this server (default: the IP address on which a request comes in)")
+	blobHost := flag.String("blob-host", "", "`host` or host:port to which blobs are redirected, another name of this "+
+		"server (default: the IP address on which a request arrives)")
 	flag.Usage = usage
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -35,11 +36,12 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(flag.CommandLine.Output(), "Usage: registry [flags]\n\nServes tiny generated models to `ollama pull --insecure HOST:PORT/library/tiny`.\n\nFlags:")
+	fmt.Fprint(flag.CommandLine.Output(), "Usage: registry [flags]\n\n"+
+		"Serves tiny generated models to `ollama pull --insecure HOST:PORT/library/tiny`.\n\nFlags:\n")
 	flag.PrintDefaults()
 }
 
-// serve returns when ctx ends, after the requests in flight.
+// serve returns when ctx has ended and the requests in flight are answered.
 func serve(ctx context.Context, address, blobHost string, log *slog.Logger) error {
 	models, err := registry.TinyModels()
 	if err != nil {
@@ -51,7 +53,7 @@ func serve(ctx context.Context, address, blobHost string, log *slog.Logger) erro
 	}
 	server := &http.Server{
 		Handler:           registry.Handler(models, blobHost, log),
-		ReadHeaderTimeout: 10 * time.Second, // a client that sends nothing may not hold a connection
+		ReadHeaderTimeout: 10 * time.Second, // a silent client must not hold a connection
 	}
 	log.Info("serving", "address", listener.Addr().String(), "models", strings.Join(models.Names(), " "))
 

@@ -26,7 +26,7 @@ func TestItServesUntilItIsToldToStopAndThenEndsWell(t *testing.T) {
 	if err != nil {
 		t.Fatalf("it ended before it served: %v", <-ended)
 	}
-	go func() { _, _ = io.Copy(io.Discard, log) }() // a pipe that nobody reads would hold up the server
+	go func() { _, _ = io.Copy(io.Discard, log) }() // otherwise a full pipe would block the server
 
 	address := regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(line)
 	if address == nil || !strings.Contains(line, "library/tiny:latest") {

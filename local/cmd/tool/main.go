@@ -1,11 +1,9 @@
-// Command tool makes sure that a tool of the embedded cluster is there and
-// prints its path, so that a script can run it:
+// Command tool builds a tool of the embedded cluster if it is missing and prints its path, so that a script can run it:
 //
 //	$(go -C local run ./cmd/tool kubectl) get pods
 //
-// Several names print several lines; `tool packages` installs the Debian
-// packages that the cluster needs, `tool images` makes its images and prints
-// their references. Progress goes to standard error.
+// Several names print several lines. `tool packages` installs the Debian packages that the cluster needs. `tool images`
+// builds its images and prints their references. Progress goes to standard error.
 package main
 
 import (

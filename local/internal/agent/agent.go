@@ -1,10 +1,8 @@
-// Package agent does for the embedded cluster what a cloud provider does for a
-// cluster of its own: it makes volumes for claims, gives addresses to Services
-// of type LoadBalancer, and keeps (simulated) GPUs on the nodes that have them.
+// Package agent does for the embedded cluster what a cloud provider does for a cluster of its own: it makes volumes for
+// claims, gives addresses to Services of type LoadBalancer, and keeps (simulated) GPUs on the nodes that have them.
 //
-// It is one small daemon outside the cluster, a client of the API server like
-// any other. It keeps no state: everything is in the API server's objects and
-// in the folder of volumes.
+// It is one small daemon outside the cluster, an ordinary client of the API server. It keeps no state: everything is in
+// the API server's objects and in the folder of volumes.
 package agent
 
 import (
@@ -26,21 +24,19 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// Config is what the agent needs to know. Every field is required but GPUs.
+// Config configures the agent. Every field except GPUs is required.
 type Config struct {
 	Kubeconfig string           // of a user who may write nodes, services and volumes
-	Volumes    string           // the folder in which each volume becomes a folder
+	Volumes    string           // the folder that holds the volumes, one folder each
 	Address    string           // the IP address of every load balancer
-	Health     string           // HOST:PORT on which /healthz answers
-	GPUs       map[string]int64 // how many GPUs each node offers, by its name
+	Health     string           // HOST:PORT that serves /healthz
+	GPUs       map[string]int64 // number of GPUs of each node, by its name
 }
 
-// resync repeats the work on every object now and then, should an event have
-// been lost on the way.
+// resync repeats the work on every object now and then, in case an event got lost.
 const resync = time.Minute
 
-// Run works until ctx ends, and returns nil then; or until the health endpoint
-// cannot be served.
+// Run works until ctx ends, and then returns nil. It returns an error if it cannot serve the health endpoint.
 func Run(ctx context.Context, c Config) error {
 	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
 	if err != nil {

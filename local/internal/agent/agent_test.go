@@ -59,7 +59,7 @@ func awaitGPUs(ctx context.Context, t *testing.T, client *fake.Clientset, name s
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Fatalf("%s does not come to offer %d GPUs", name, want)
+	t.Fatalf("%s never offers %d GPUs", name, want)
 }
 
 func TestARefusalIsWrittenOnTheServiceAndTakenBack(t *testing.T) {
@@ -74,9 +74,12 @@ func TestARefusalIsWrittenOnTheServiceAndTakenBack(t *testing.T) {
 	factory.Start(ctx.Done())
 	go b.run(ctx)
 
-	awaitService(ctx, t, client, "old", func(s *corev1.Service) bool { return len(s.Status.LoadBalancer.Ingress) == 1 })
+	awaitService(ctx, t, client, "old", func(s *corev1.Service) bool {
+		return len(s.Status.LoadBalancer.Ingress) == 1
+	})
 	awaitService(ctx, t, client, "young", func(s *corev1.Service) bool {
-		return len(s.Status.LoadBalancer.Ingress) == 0 && meta.IsStatusConditionFalse(s.Status.Conditions, conditionAddress)
+		return len(s.Status.LoadBalancer.Ingress) == 0 &&
+			meta.IsStatusConditionFalse(s.Status.Conditions, conditionAddress)
 	})
 	if err := client.CoreV1().Services("n").Delete(ctx, "old", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -86,7 +89,9 @@ func TestARefusalIsWrittenOnTheServiceAndTakenBack(t *testing.T) {
 	})
 }
 
-func awaitService(ctx context.Context, t *testing.T, client *fake.Clientset, name string, good func(*corev1.Service) bool) {
+func awaitService(
+	ctx context.Context, t *testing.T, client *fake.Clientset, name string, good func(*corev1.Service) bool,
+) {
 	t.Helper()
 	var last *corev1.Service
 	for ctx.Err() == nil {
@@ -109,7 +114,9 @@ func TestAVolumeIsAFolderForEveryUser(t *testing.T) {
 		StorageClass: &storagev1.StorageClass{},
 		PVC: &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany},
-			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			},
 		}},
 	})
 	if err != nil {

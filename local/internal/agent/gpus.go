@@ -16,12 +16,11 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
-// resourceGPU is what pods ask for.
+// resourceGPU is the resource that pods ask for.
 const resourceGPU corev1.ResourceName = "nvidia.com/gpu"
 
-// gpus advertises GPUs that do not exist, as an extended resource in the node's
-// status: enough for the scheduler to count them. A kubelet that restarts sets
-// the resource to zero, so it is watched.
+// gpus advertises GPUs that do not exist, as an extended resource in the node's status, so that the scheduler counts
+// them. It watches the nodes, because a kubelet sets the resource to zero when it restarts.
 type gpus struct {
 	*loop
 	client kubernetes.Interface

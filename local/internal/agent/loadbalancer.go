@@ -20,12 +20,11 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// conditionAddress is on a Service that asks for a port which is taken.
+// conditionAddress is the condition of a Service that asks for a port of another Service or of the cluster.
 const conditionAddress = "LoadBalancerAddress"
 
-// loadBalancer gives the one address that there is to every Service of type
-// LoadBalancer. kube-proxy does the balancing, once the address is in the
-// Service's status. As all share the address, no two may have the same port.
+// loadBalancer gives its only address to every Service of type LoadBalancer. kube-proxy balances the load once the
+// address is in the Service's status. All Services share the address, so no two may have the same port.
 type loadBalancer struct {
 	*loop
 	client   kubernetes.Interface
@@ -34,7 +33,9 @@ type loadBalancer struct {
 	address  string
 }
 
-func newLoadBalancer(client kubernetes.Interface, services coreinformers.ServiceInformer, events record.EventRecorder, address string) (*loadBalancer, error) {
+func newLoadBalancer(
+	client kubernetes.Interface, services coreinformers.ServiceInformer, events record.EventRecorder, address string,
+) (*loadBalancer, error) {
 	b := &loadBalancer{client: client, services: services.Lister(), events: events, address: address}
 	var err error
 	b.loop, err = newLoop("load balancer", services.Informer(), b.reconcile)
@@ -55,14 +56,15 @@ func (b *loadBalancer) reconcile(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// apply writes the decision into the Service's status, where it differs.
+// apply writes the decision into the Service's status if it differs.
 func (b *loadBalancer) apply(ctx context.Context, d decision) error {
 	wanted := d.service.DeepCopy()
 	wanted.Status.LoadBalancer.Ingress = nil
 	meta.RemoveStatusCondition(&wanted.Status.Conditions, conditionAddress)
 	switch {
 	case d.granted:
-		wanted.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: b.address, IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)}}
+		ingress := corev1.LoadBalancerIngress{IP: b.address, IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)}
+		wanted.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{ingress}
 	case d.refusal != "":
 		wanted.Status.Conditions = slices.Clone(d.service.Status.Conditions)
 		meta.SetStatusCondition(&wanted.Status.Conditions, metav1.Condition{
@@ -88,8 +90,8 @@ func (b *loadBalancer) apply(ctx context.Context, d decision) error {
 	return nil
 }
 
-// decision is what a Service gets: the address, a refusal with its reason, or,
-// for one that used to be a load balancer, neither.
+// decision is what a Service gets: the address, a refusal with its reason, or neither if it is no longer a load
+// balancer.
 type decision struct {
 	service *corev1.Service
 	granted bool
@@ -102,8 +104,8 @@ type claim struct {
 	port     int32
 }
 
-// reserved are ports of the address on which the cluster itself listens: a
-// Service there would cut off its own API server.
+// reserved are the ports of the address on which the cluster itself listens. A Service with such a port would cut off
+// the API server, for example.
 var reserved = map[claim]string{
 	{corev1.ProtocolTCP, 6443}:  "the API server",
 	{corev1.ProtocolTCP, 10248}: "the kubelet's health endpoint",
@@ -114,11 +116,12 @@ var reserved = map[claim]string{
 	{corev1.ProtocolTCP, 10260}: "the agent's health endpoint",
 }
 
-// decide hands the ports out: a Service that has the address keeps it, then the
-// oldest comes first. A Service gets all its ports or nothing.
+// decide distributes the ports: a Service that has the address keeps it, and among the others the oldest comes first. A
+// Service gets all its ports or none.
 func decide(services []*corev1.Service, address string) []decision {
 	has := func(s *corev1.Service) bool {
-		return slices.ContainsFunc(s.Status.LoadBalancer.Ingress, func(i corev1.LoadBalancerIngress) bool { return i.IP == address })
+		ours := func(i corev1.LoadBalancerIngress) bool { return i.IP == address }
+		return slices.ContainsFunc(s.Status.LoadBalancer.Ingress, ours)
 	}
 	queue := slices.Clone(services)
 	slices.SortFunc(queue, func(a, b *corev1.Service) int {
@@ -139,8 +142,9 @@ func decide(services []*corev1.Service, address string) []decision {
 	}
 	var decisions []decision
 	for _, s := range queue {
-		// A class names another implementation, which is not for us to touch.
-		ours := s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.LoadBalancerClass == nil && s.DeletionTimestamp == nil
+		// A class names another implementation: leave its Services alone.
+		ours := s.Spec.Type == corev1.ServiceTypeLoadBalancer &&
+			s.Spec.LoadBalancerClass == nil && s.DeletionTimestamp == nil
 		if !ours {
 			if has(s) {
 				decisions = append(decisions, decision{service: s})
@@ -161,7 +165,8 @@ func decide(services []*corev1.Service, address string) []decision {
 func taken(s *corev1.Service, owners map[claim]string) string {
 	for _, port := range s.Spec.Ports {
 		if owner, ok := owners[claim{port.Protocol, port.Port}]; ok {
-			return fmt.Sprintf("port %d/%s of the only load balancer address belongs to %s: choose another port", port.Port, port.Protocol, owner)
+			return fmt.Sprintf("port %d/%s of the only load balancer address belongs to %s: choose another port",
+				port.Port, port.Protocol, owner)
 		}
 	}
 	return ""

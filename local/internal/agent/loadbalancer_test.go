@@ -13,8 +13,9 @@ import (
 const lbAddress = "10.199.0.2"
 
 func service(name string, age time.Duration, change func(*corev1.Service), ports ...int32) *corev1.Service {
+	created := metav1.NewTime(time.Unix(1_000_000, 0).Add(-age))
 	s := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name, CreationTimestamp: metav1.NewTime(time.Unix(1_000_000, 0).Add(-age))},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name, CreationTimestamp: created},
 		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer},
 	}
 	for _, port := range ports {
@@ -31,6 +32,9 @@ func holding(s *corev1.Service) {
 }
 
 func TestDecisions(t *testing.T) {
+	udp := func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP }
+	otherClass := func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("other") }
+	otherType := func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP }
 	tests := []struct {
 		name     string
 		services []*corev1.Service
@@ -43,20 +47,22 @@ func TestDecisions(t *testing.T) {
 		{name: "of two with the same port the older wins",
 			services: []*corev1.Service{service("young", 1, nil, 80), service("old", 2, nil, 80)},
 			granted:  "old", refused: "young", because: []string{"80/TCP", "n/old"}},
-		{name: "who has the address keeps it against an older one",
-			services: []*corev1.Service{service("young", 1, holding, 80), service("old", 2, nil, 80)}, granted: "young", refused: "old"},
-		{name: "a service gets all its ports or none, and claims none then",
-			services: []*corev1.Service{service("a", 3, nil, 80), service("b", 2, nil, 81, 80), service("c", 1, nil, 81)},
-			granted:  "a c", refused: "b"},
+		{name: "a service that has the address keeps it against an older one",
+			services: []*corev1.Service{service("young", 1, holding, 80), service("old", 2, nil, 80)},
+			granted:  "young", refused: "old"},
+		{name: "a service gets all its ports or none, and then claims none",
+			services: []*corev1.Service{
+				service("a", 3, nil, 80), service("b", 2, nil, 81, 80), service("c", 1, nil, 81),
+			},
+			granted: "a c", refused: "b"},
 		{name: "the API server's port is refused",
 			services: []*corev1.Service{service("a", 1, nil, 6443)}, refused: "a", because: []string{"API server"}},
 		{name: "the same port of another protocol is another port",
-			services: []*corev1.Service{service("a", 2, nil, 53), service("b", 1, func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP }, 53)},
-			granted:  "a b"},
+			services: []*corev1.Service{service("a", 2, nil, 53), service("b", 1, udp, 53)}, granted: "a b"},
 		{name: "a service of another class is left alone",
-			services: []*corev1.Service{service("a", 1, func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("other") }, 80)}},
+			services: []*corev1.Service{service("a", 1, otherClass, 80)}},
 		{name: "a service of another type is left alone",
-			services: []*corev1.Service{service("a", 1, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP }, 80)}},
+			services: []*corev1.Service{service("a", 1, otherType, 80)}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -9,10 +9,9 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// loop calls reconcile whenever an object of the informers has changed, and
-// again, ever later, while it fails. Calls never overlap. The clusters are
-// small, so each call looks at all objects: what depends on the order of
-// several objects then needs no memory.
+// loop calls reconcile whenever an object of the informer has changed. While reconcile fails, loop retries with growing
+// delays. Calls never overlap. The clusters are small, so each call looks at all objects: decisions that depend on the
+// order of several objects then need no memory.
 type loop struct {
 	name      string
 	queue     workqueue.TypedRateLimitingInterface[string]
@@ -20,8 +19,7 @@ type loop struct {
 	reconcile func(context.Context) error
 }
 
-// everything is the only key in the queue: any number of changes while one
-// call runs make one more call.
+// everything is the only key in the queue: all changes during one call lead to one more call.
 const everything = "everything"
 
 func newLoop(name string, informer cache.SharedIndexInformer, reconcile func(context.Context) error) (*loop, error) {
@@ -56,7 +54,7 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		if err := l.reconcile(ctx); err != nil {
 			if !errors.Is(err, context.Canceled) {
-				klog.ErrorS(err, "will try again", "loop", l.name)
+				klog.ErrorS(err, "will retry", "loop", l.name)
 			}
 			l.queue.AddRateLimited(key)
 		} else {

@@ -1,4 +1,3 @@
-// Package cluster brings into a new cluster what every pod counts on: DNS, a
-// default StorageClass, the nvidia RuntimeClass and the model registry. The
-// objects are YAML files under manifests/.
+// Package cluster brings into a new cluster what every pod depends on: DNS, a default StorageClass, the nvidia
+// RuntimeClass and the model registry. The objects are YAML files under manifests/.
 package cluster

@@ -20,17 +20,15 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-// fieldManager owns the fields that the manifests set.
+// fieldManager is the owner of the fields that the manifests set.
 const fieldManager = "ollama-k8s"
 
-// serviceLimit is how long DNS or the registry may take to answer: twenty times
-// what they need on two busy cores.
+// serviceLimit is how long DNS or the registry may take to answer: twenty times what they take on two busy cores.
 const serviceLimit = 2 * time.Minute
 
-// Ensure applies the objects (server-side, so what is as it should be stays
-// untouched) and waits until DNS resolves and the registry answers, asked from
-// this machine: the state that the API shows may be that of before a crash.
-// detail is told what it waits for.
+// Ensure applies the objects server-side, so what is already right stays untouched. It waits until DNS resolves and the
+// registry answers to this machine, because the API may still show the state from before a crash. It tells detail what
+// it waits for.
 func Ensure(ctx context.Context, config *rest.Config, v Values, detail func(string, ...any)) error {
 	objects, err := Objects(v)
 	if err != nil {
@@ -77,14 +75,15 @@ func apply(ctx context.Context, config *rest.Config, objects []*unstructured.Uns
 		if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
 			resource = client.Resource(mapping.Resource).Namespace(object.GetNamespace())
 		}
-		if _, err := resource.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
+		options := metav1.ApplyOptions{FieldManager: fieldManager, Force: true}
+		if _, err := resource.Apply(ctx, object.GetName(), object, options); err != nil {
 			return fmt.Errorf("apply %s %s: %w", kind.Kind, object.GetName(), err)
 		}
 	}
 	return nil
 }
 
-// resolve asks the cluster's DNS for the API server's name.
+// resolve asks the cluster's DNS for the name of the API server.
 func resolve(ctx context.Context, v Values) error {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(v.DNSAddress, "53"))
@@ -93,7 +92,7 @@ func resolve(ctx context.Context, v Values) error {
 	return err
 }
 
-// askRegistry calls the registry's Service from the machine.
+// askRegistry sends a request to the registry's Service from this machine.
 func askRegistry(ctx context.Context, client kubernetes.Interface) error {
 	service, err := client.CoreV1().Services("registry").Get(ctx, "registry", metav1.GetOptions{})
 	if err != nil {
@@ -104,7 +103,7 @@ func askRegistry(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
-	// A transport of our own: the default one obeys proxy variables.
+	// The default transport obeys proxy variables, so use another one.
 	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err != nil {
 		return err
@@ -116,8 +115,8 @@ func askRegistry(ctx context.Context, client kubernetes.Interface) error {
 	return nil
 }
 
-// await calls f until it returns nil, each time for a second at most, and
-// returns its last error when the time is up.
+// await calls f, with a limit of a second for each call, until it returns nil. When the time is up, it returns f's last
+// error.
 func await(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, serviceLimit)
 	defer cancel()
@@ -136,9 +135,9 @@ func await(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
-// explain says why a Deployment is not available, as far as the API knows.
+// explain returns the reasons that the API has for a Deployment that is not available.
 func explain(ctx context.Context, client kubernetes.Interface, namespace, name string) string {
-	// The caller's time may be up; the explanation is worth a little more.
+	// The caller's time may be up, so allow a little more for the explanation.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	var reasons string
@@ -160,8 +159,9 @@ func explain(ctx context.Context, client kubernetes.Interface, namespace, name s
 			}
 		}
 		for _, s := range pod.Status.ContainerStatuses {
-			if s.State.Waiting != nil {
-				reasons += fmt.Sprintf("\n  pod %s/%s, container %s: %s: %s", namespace, pod.Name, s.Name, s.State.Waiting.Reason, s.State.Waiting.Message)
+			if w := s.State.Waiting; w != nil {
+				reasons += fmt.Sprintf("\n  pod %s/%s, container %s: %s: %s",
+					namespace, pod.Name, s.Name, w.Reason, w.Message)
 			}
 		}
 	}

@@ -17,20 +17,21 @@ import (
 //go:embed manifests/*.yaml
 var manifestFiles embed.FS
 
-var manifestTemplates = template.Must(template.New("").Option("missingkey=error").ParseFS(manifestFiles, "manifests/*.yaml"))
+var manifestTemplates = template.Must(
+	template.New("").Option("missingkey=error").ParseFS(manifestFiles, "manifests/*.yaml"))
 
-// Values fills the manifests in.
+// Values are the values for the manifests.
 type Values struct {
-	Domain        string // of the cluster's names, "cluster.local"
-	DNSAddress    string // the Service's, as every kubelet has been told
+	Domain        string // of the cluster's names, such as cluster.local
+	DNSAddress    string // of the DNS Service, as configured in every kubelet
 	DNSImage      string
 	RegistryImage string // "" leaves the model registry out
 }
 
-// Provisioner is the name of the volumes' maker, for the StorageClass.
+// Provisioner is the name of the agent as a provisioner, for the StorageClass.
 func (Values) Provisioner() string { return agent.Provisioner }
 
-// Objects returns what belongs into the cluster, in the order of need.
+// Objects returns the objects of the manifests, in the order in which they need each other.
 func Objects(v Values) ([]*unstructured.Unstructured, error) {
 	files := []string{"storage.yaml", "runtimes.yaml", "dns.yaml"}
 	if v.RegistryImage != "" {

@@ -12,9 +12,12 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-var testValues = Values{Domain: "cluster.local", DNSAddress: "10.96.0.10", DNSImage: "localhost/coredns:1", RegistryImage: "localhost/registry:1"}
+var testValues = Values{
+	Domain: "cluster.local", DNSAddress: "10.96.0.10",
+	DNSImage: "localhost/coredns:1", RegistryImage: "localhost/registry:1",
+}
 
-// typed converts an object, and fails on any field that its type does not have.
+// typed converts an object, and fails on a field that its type does not have.
 func typed(t *testing.T, object *unstructured.Unstructured) runtime.Object {
 	t.Helper()
 	into, err := scheme.Scheme.New(object.GroupVersionKind())
@@ -48,7 +51,8 @@ func TestEveryServiceFindsItsPodsAndTheirPorts(t *testing.T) {
 	for _, s := range services {
 		found := false
 		for _, d := range deployments {
-			if d.Namespace != s.Namespace || !labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(d.Spec.Template.Labels)) {
+			selector := labels.SelectorFromSet(s.Spec.Selector)
+			if d.Namespace != s.Namespace || !selector.Matches(labels.Set(d.Spec.Template.Labels)) {
 				continue
 			}
 			found = true

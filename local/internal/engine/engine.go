@@ -1,5 +1,6 @@
-// Package engine runs the project's Pulumi program on the embedded cluster: the real engine and the real Kubernetes plugin, through the
-// Automation API, with the program in this process. It needs no Pulumi installation, no account, and leaves the user's own ~/.pulumi alone.
+// Package engine runs the project's Pulumi program on the embedded cluster: the real engine and the real Kubernetes
+// plugin, through the Automation API, with the program in this process. It needs no Pulumi installation and no account,
+// and it does not touch the user's ~/.pulumi.
 package engine
 
 import (
@@ -26,34 +27,35 @@ import (
 	"ollama-k8s/stacks"
 )
 
-// Project is the name of the Pulumi project, as Pulumi.yaml has it.
+// Project is the name of the Pulumi project, as in Pulumi.yaml.
 const Project = "ollama-k8s"
 
-// Tools are the CLI and the plugins that the program asks for.
+// Tools are the CLI and the plugins that the program needs.
 var Tools = []toolchain.Name{toolchain.Pulumi, toolchain.PulumiKubernetes, toolchain.PulumiRandom}
 
 // Engine is one stack on one cluster.
 type Engine struct {
-	// Folder is the project's, which holds Pulumi.yaml; it must be the working directory too, since the program reads Modelfiles from there.
+	// Folder is the project folder, which holds Pulumi.yaml. It must be the working directory too, because the program
+	// reads Modelfiles from there.
 	Folder string
 	// Stack is the stack's name, and StackFile its config.
 	Stack, StackFile string
 	// Kubeconfig of the cluster.
 	Kubeconfig string
-	// State is a folder for the stack's state and what the CLI keeps; it goes away with the cluster.
+	// State is a folder for the stack's state and the CLI's own files. It goes away with the cluster.
 	State string
 	Log   *progress.Log
 }
 
-// Result is what an update did and what the stack says of itself.
+// Result is the result of an update.
 type Result struct {
-	// Changes counts resources by what was done to them: create, update, replace, delete, same.
+	// Changes counts the resources by operation: create, update, replace, delete, same.
 	Changes map[string]int
 	// Outputs of the stack, secrets in clear.
 	Outputs map[string]any
 }
 
-// Changed is the number of resources that were not left alone.
+// Changed is the number of resources that the update touched.
 func (r Result) Changed() (n int) {
 	for operation, count := range r.Changes {
 		if operation != "same" {
@@ -63,7 +65,7 @@ func (r Result) Changed() (n int) {
 	return n
 }
 
-// Up makes the cluster what the stack file says.
+// Up updates the cluster to match the stack file.
 func (e *Engine) Up(ctx context.Context) (Result, error) {
 	stack, err := e.open(ctx)
 	if err != nil {
@@ -72,7 +74,8 @@ func (e *Engine) Up(ctx context.Context) (Result, error) {
 	var result auto.UpResult
 	err = e.Log.Step("pulumi up", func(step *progress.Step) error {
 		told := e.watch(step)
-		result, err = stack.Up(ctx, optup.EventStreams(told.channel), optup.SuppressOutputs(), optup.SuppressProgress(), optup.UserAgent("ollama-k8s/local"))
+		result, err = stack.Up(ctx, optup.EventStreams(told.channel),
+			optup.SuppressOutputs(), optup.SuppressProgress(), optup.UserAgent("ollama-k8s/local"))
 		return told.explain(err)
 	})
 	if err != nil {
@@ -88,7 +91,7 @@ func (e *Engine) Up(ctx context.Context) (Result, error) {
 	return r, nil
 }
 
-// Preview tells what Up would do, and does nothing.
+// Preview returns what Up would do, without doing it.
 func (e *Engine) Preview(ctx context.Context) (map[string]int, error) {
 	stack, err := e.open(ctx)
 	if err != nil {
@@ -97,7 +100,8 @@ func (e *Engine) Preview(ctx context.Context) (map[string]int, error) {
 	changes := map[string]int{}
 	err = e.Log.Step("pulumi preview", func(step *progress.Step) error {
 		told := e.watch(step)
-		result, err := stack.Preview(ctx, optpreview.EventStreams(told.channel), optpreview.SuppressOutputs(), optpreview.SuppressProgress())
+		result, err := stack.Preview(ctx, optpreview.EventStreams(told.channel),
+			optpreview.SuppressOutputs(), optpreview.SuppressProgress())
 		for operation, count := range result.ChangeSummary {
 			changes[string(operation)] = count
 		}
@@ -114,12 +118,13 @@ func (e *Engine) Destroy(ctx context.Context) error {
 	}
 	return e.Log.Step("pulumi destroy", func(step *progress.Step) error {
 		told := e.watch(step)
-		_, err := stack.Destroy(ctx, optdestroy.EventStreams(told.channel), optdestroy.SuppressOutputs(), optdestroy.SuppressProgress())
+		_, err := stack.Destroy(ctx, optdestroy.EventStreams(told.channel),
+			optdestroy.SuppressOutputs(), optdestroy.SuppressProgress())
 		return told.explain(err)
 	})
 }
 
-// Outputs are the stack's outputs as the last update left them, secrets in clear.
+// Outputs returns the stack's outputs after the last update, secrets in clear.
 func (e *Engine) Outputs(ctx context.Context) (map[string]any, error) {
 	stack, err := e.open(ctx)
 	if err != nil {
@@ -136,7 +141,7 @@ func (e *Engine) Outputs(ctx context.Context) (map[string]any, error) {
 	return values, nil
 }
 
-// open prepares the stack: tools, config, state; and undoes what an interrupted update left locked or pending.
+// open prepares the stack: tools, config and state. It also recovers from an interrupted update.
 func (e *Engine) open(ctx context.Context) (auto.Stack, error) {
 	none := auto.Stack{}
 	if err := toolchain.Ensure(ctx, e.Log, Tools...); err != nil {
@@ -150,7 +155,7 @@ func (e *Engine) open(ctx context.Context) (auto.Stack, error) {
 	if err != nil {
 		return none, err
 	}
-	// The program runs in this process, and the Kubernetes provider's args read these two there.
+	// The program runs in this process, where the args of the Kubernetes provider read these two variables.
 	for _, name := range []string{"KUBECONFIG", pulumi.EnvConfig} {
 		if err := os.Setenv(name, environment[name]); err != nil {
 			return none, err
@@ -165,15 +170,16 @@ func (e *Engine) open(ctx context.Context) (auto.Stack, error) {
 		return none, err
 	}
 	stack, err := auto.UpsertStackInlineSource(ctx, e.Stack, Project, stacks.Deploy,
-		auto.Pulumi(cli), auto.WorkDir(work), auto.PulumiHome(environment["PULUMI_HOME"]), auto.EnvVars(environment), auto.SecretsProvider("passphrase"))
+		auto.Pulumi(cli), auto.WorkDir(work), auto.PulumiHome(environment["PULUMI_HOME"]),
+		auto.EnvVars(environment), auto.SecretsProvider("passphrase"))
 	if err != nil {
 		return none, fmt.Errorf("opening stack %s: %w", e.Stack, err)
 	}
 	return stack, e.recover(ctx, stack)
 }
 
-// recover lets go of the lock of an update that died, and asks the cluster what became of its unfinished work. Only one process works on the
-// cluster at a time, so a lock that is found is nobody's.
+// recover releases the lock of an update that died, and refreshes the state of its pending operations from the cluster.
+// Only one process at a time works on the cluster, so nobody holds a lock that recover finds.
 func (e *Engine) recover(ctx context.Context, stack auto.Stack) error {
 	locks, err := filepath.Glob(filepath.Join(e.State, "backend", ".pulumi", "locks", "*", "*", "*", "*.json"))
 	if err != nil {
@@ -199,13 +205,14 @@ func (e *Engine) recover(ctx context.Context, stack auto.Stack) error {
 	if len(deployment.Pending) == 0 {
 		return nil
 	}
-	return e.Log.Step("pulumi refresh, since an update was interrupted", func(*progress.Step) error {
-		_, err := stack.Refresh(ctx, optrefresh.ClearPendingCreates(), optrefresh.SuppressOutputs(), optrefresh.SuppressProgress())
+	return e.Log.Step("pulumi refresh after an interrupted update", func(*progress.Step) error {
+		_, err := stack.Refresh(ctx, optrefresh.ClearPendingCreates(),
+			optrefresh.SuppressOutputs(), optrefresh.SuppressProgress())
 		return err
 	})
 }
 
-// environment is what the CLI and its plugins see.
+// environment is the environment of the CLI and its plugins.
 func (e *Engine) environment() (map[string]string, error) {
 	backend := filepath.Join(e.State, "backend")
 	if err := os.MkdirAll(backend, 0o700); err != nil {
@@ -237,14 +244,14 @@ func (e *Engine) environment() (map[string]string, error) {
 		"PULUMI_BACKEND_URL":       "file://" + backend,
 		"PULUMI_CONFIG_PASSPHRASE": passphrase,
 		"PULUMI_SKIP_UPDATE_CHECK": "true",
-		// Plugins are built here; a missing one is an error, not a download.
+		// The toolchain builds the plugins. A missing one is an error, not a download.
 		"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
 		"KUBECONFIG":     e.Kubeconfig,
 		pulumi.EnvConfig: string(encoded),
 	}, nil
 }
 
-// passphrase encrypts the state's secrets; it is made once for each cluster.
+// passphrase returns the passphrase for the state's secrets. Each cluster has its own.
 func (e *Engine) passphrase() (string, error) {
 	file := filepath.Join(e.State, "passphrase")
 	known, err := os.ReadFile(file)
@@ -265,26 +272,26 @@ type watching struct {
 	errors  []string
 }
 
-// watch tells of each resource as the engine gets to it, and keeps what it says of errors.
+// watch reports each resource as the engine reaches it, and collects the engine's errors.
 func (e *Engine) watch(step *progress.Step) *watching {
 	w := &watching{channel: make(chan events.EngineEvent), done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
 		for event := range w.channel {
-			switch {
-			case event.ResourcePreEvent != nil && event.ResourcePreEvent.Metadata.Op != "same":
-				step.Detail("%s %s", event.ResourcePreEvent.Metadata.Op, shortURN(event.ResourcePreEvent.Metadata.URN))
-			case event.ResOutputsEvent != nil && event.ResOutputsEvent.Metadata.Op != "same" && !event.ResOutputsEvent.Planning:
-				e.Log.Printf("  %s %s", event.ResOutputsEvent.Metadata.Op, shortURN(event.ResOutputsEvent.Metadata.URN))
-			case event.DiagnosticEvent != nil && event.DiagnosticEvent.Severity == "error":
-				w.errors = append(w.errors, shortURN(event.DiagnosticEvent.URN)+": "+strings.TrimSpace(plainText(event.DiagnosticEvent.Message)))
+			switch pre, did, said := event.ResourcePreEvent, event.ResOutputsEvent, event.DiagnosticEvent; {
+			case pre != nil && pre.Metadata.Op != "same":
+				step.Detail("%s %s", pre.Metadata.Op, shortURN(pre.Metadata.URN))
+			case did != nil && did.Metadata.Op != "same" && !did.Planning:
+				e.Log.Printf("  %s %s", did.Metadata.Op, shortURN(did.Metadata.URN))
+			case said != nil && said.Severity == "error":
+				w.errors = append(w.errors, shortURN(said.URN)+": "+strings.TrimSpace(plainText(said.Message)))
 			}
 		}
 	}()
 	return w
 }
 
-// explain waits for the last event, and puts what the engine said of each resource in place of the CLI's whole output.
+// explain waits for the last event, and returns the engine's errors instead of the CLI's whole output.
 func (w *watching) explain(err error) error {
 	if err == nil {
 		<-w.done
@@ -292,7 +299,7 @@ func (w *watching) explain(err error) error {
 	}
 	select {
 	case <-w.done:
-	case <-time.After(5 * time.Second): // of an operation that failed before it began, the events have no end
+	case <-time.After(5 * time.Second): // an operation that fails before it begins does not end its events
 	}
 	if len(w.errors) == 0 {
 		return err
@@ -300,7 +307,7 @@ func (w *watching) explain(err error) error {
 	return errors.New(strings.Join(w.errors, "\n"))
 }
 
-// shortURN is the type and name of a resource: kubernetes:apps/v1:Deployment front.
+// shortURN is the type and the name of a resource, such as kubernetes:apps/v1:Deployment front.
 func shortURN(urn string) string {
 	parts := strings.Split(urn, "::")
 	if len(parts) < 4 {

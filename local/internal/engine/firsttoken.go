@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// FirstTokens asks the endpoint as a user would, streaming, and returns the answer's text. It tries again while the front says that no server is
-// ready, for at most a minute: DNS tells the front of a new pod within seconds.
+// FirstTokens sends a streaming request, as a user would, and returns the text of the answer. While the front has no
+// server ready, it retries for up to a minute: the front learns of a new pod from DNS within seconds.
 func FirstTokens(ctx context.Context, endpoint, key, model string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -37,7 +37,8 @@ func ask(ctx context.Context, endpoint, key, model string) (text string, retry b
 	if err != nil {
 		return "", false, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+"/v1/chat/completions", bytes.NewReader(body))
+	url := endpoint + "/v1/chat/completions"
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return "", false, err
 	}
@@ -48,12 +49,13 @@ func ask(ctx context.Context, endpoint, key, model string) (text string, retry b
 		return "", true, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	if status := response.StatusCode; status != http.StatusOK {
 		said, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
 		if err != nil {
 			return "", true, err
 		}
-		return "", response.StatusCode == http.StatusServiceUnavailable, fmt.Errorf("%s says %s: %s", endpoint, response.Status, said)
+		err = fmt.Errorf("%s says %s: %s", endpoint, response.Status, said)
+		return "", status == http.StatusServiceUnavailable, err
 	}
 	var answer strings.Builder
 	lines := bufio.NewScanner(response.Body)
@@ -68,7 +70,7 @@ func ask(ctx context.Context, endpoint, key, model string) (text string, retry b
 			}
 		}
 		if err := json.Unmarshal([]byte(data), &chunk); err != nil {
-			return "", false, fmt.Errorf("a chunk of the stream is no JSON: %w: %s", err, data)
+			return "", false, fmt.Errorf("a chunk of the stream is not JSON: %w: %s", err, data)
 		}
 		for _, choice := range chunk.Choices {
 			answer.WriteString(choice.Delta.Content)

@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// workFolder is where the CLI finds the project: a copy of Pulumi.yaml and of the stack file. A copy, since the CLI writes the salt of the
-// stack's passphrase into the stack file, and that must not show up as a change in the user's repository.
+// workFolder is the project folder for the CLI, with copies of Pulumi.yaml and of the stack file. The CLI writes the
+// salt of the stack's passphrase into the stack file, which must not change the user's repository.
 func (e *Engine) workFolder() (string, error) {
 	work := filepath.Join(e.State, "work")
 	if err := os.MkdirAll(work, 0o700); err != nil {
@@ -59,5 +59,5 @@ func readYAML(path string) (map[string]any, error) {
 
 var colour = regexp.MustCompile(`<\{%[a-z0-9 ]*%\}>|\x1b\[[0-9;]*m`)
 
-// plainText takes the engine's colour marks out of a message.
+// plainText removes the engine's colour marks from a message.
 func plainText(message string) string { return colour.ReplaceAllString(message, "") }

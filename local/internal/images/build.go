@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// build makes the image of one layer that holds root. The layer lies in folder
-// and is read whenever the image is.
+// build builds an image with one layer, which holds root. The layer stays in folder, and every read of the image reads
+// it.
 func build(folder string, root rootfs, config v1.Config) (v1.Image, error) {
 	path := filepath.Join(folder, "layer.tar")
 	file, err := os.Create(path)
@@ -28,7 +28,7 @@ func build(folder string, root rootfs, config v1.Config) (v1.Image, error) {
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("writing the layer: %w", err)
 	}
-	// Packing would cost more time than the disk space is worth.
+	// Compression would cost more time than the disk space is worth.
 	layer, err := tarball.LayerFromFile(path, tarball.WithCompressionLevel(gzip.NoCompression))
 	if err != nil {
 		return nil, fmt.Errorf("reading the layer: %w", err)

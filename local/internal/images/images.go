@@ -1,7 +1,6 @@
-// Package images makes the container images that the embedded cluster runs,
-// from the tools that package toolchain makes: there is no registry to pull
-// them from. Each is one layer, and the same inputs make the same bytes, so an
-// image keeps its digest until what is in it changes.
+// Package images builds the container images that the embedded cluster runs, from the tools of package toolchain,
+// because there is no registry to pull them from. Each image is one layer. The same inputs give the same bytes, so an
+// image keeps its digest until its content changes.
 package images
 
 import (
@@ -25,15 +24,13 @@ type Image struct {
 	Archive string // path of its docker-archive, a tar file; a new one for each change
 }
 
-// Ensure makes what is missing, the tools and packages that it takes included,
-// and returns all images that a cluster with the stack in it needs. It is quick
-// when nothing is missing.
+// Ensure builds the missing images, with the tools and packages that they need, and returns all images of a cluster
+// with the stack in it. It is quick if nothing is missing.
 func Ensure(ctx context.Context, log *progress.Log) ([]Image, error) {
 	return ensure(ctx, log, recipes)
 }
 
-// EnsureExtras does the same for the extra images that hold any of the tools,
-// of which there may be none.
+// EnsureExtras does the same for the extra images that contain any of the tools, if there are any.
 func EnsureExtras(ctx context.Context, log *progress.Log, tools ...toolchain.Name) ([]Image, error) {
 	return ensure(ctx, log, extrasWith(tools))
 }
@@ -86,8 +83,7 @@ func ensure(ctx context.Context, log *progress.Log, wanted []recipe) ([]Image, e
 	return made, nil
 }
 
-// ensure returns the path of the recipe's archive, after writing it if the
-// shelf lacks it.
+// ensure returns the path of the recipe's archive. It writes the archive if the shelf has none.
 func (r recipe) ensure(log *progress.Log, shelf string) (string, error) {
 	root, err := r.root()
 	if err != nil {
@@ -112,11 +108,11 @@ func (r recipe) ensure(log *progress.Log, shelf string) (string, error) {
 	})
 }
 
-// write makes the archive under a passing name first, so that one with the
-// final name is always whole. The caller holds the lock.
+// write writes the archive under a temporary name first, so that an archive with its final name is always complete. The
+// caller holds the lock.
 func write(archive string, tag name.Tag, root rootfs, r recipe) error {
 	unfinished := filepath.Join(filepath.Dir(archive), ".unfinished")
-	if err := os.RemoveAll(unfinished); err != nil { // of a run that was killed
+	if err := os.RemoveAll(unfinished); err != nil { // from a run that was killed
 		return fmt.Errorf("removing an unfinished archive: %w", err)
 	}
 	if err := os.Mkdir(unfinished, 0o755); err != nil {

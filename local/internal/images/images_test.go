@@ -32,7 +32,9 @@ func sampleRoot(t *testing.T) (rootfs, string) {
 }
 
 func TestAnExtraImageIsMadeForItsToolsAndForNoPlainCluster(t *testing.T) {
-	for tool, want := range map[toolchain.Name]int{toolchain.KEDAAdapter: 1, toolchain.PrometheusAdapter: 1, toolchain.Kwok: 0, toolchain.Ollama: 0} {
+	for tool, want := range map[toolchain.Name]int{
+		toolchain.KEDAAdapter: 1, toolchain.PrometheusAdapter: 1, toolchain.Kwok: 0, toolchain.Ollama: 0,
+	} {
 		if got := len(extrasWith([]toolchain.Name{tool})); got != want {
 			t.Errorf("%d extra images with %s, want %d", got, tool, want)
 		}
@@ -40,7 +42,7 @@ func TestAnExtraImageIsMadeForItsToolsAndForNoPlainCluster(t *testing.T) {
 	for _, r := range recipes {
 		for _, e := range extras {
 			if r.ref == e.ref {
-				t.Errorf("%s is no extra: a plain cluster gets it", e.ref)
+				t.Errorf("%s is not an extra: a plain cluster gets it", e.ref)
 			}
 		}
 	}
@@ -90,13 +92,13 @@ func TestALayerIsSortedAndHasEachFolderBeforeWhatLiesInIt(t *testing.T) {
 		if err != nil {
 			t.Fatalf("reading %s: %v", w.Name, err)
 		}
-		if got.Name != w.Name || got.Typeflag != w.Typeflag || got.Mode != w.Mode || got.Size != w.Size || got.Linkname != w.Linkname ||
-			got.Uid != 0 || got.Gid != 0 || !got.ModTime.Equal(time.Unix(0, 0)) {
+		if got.Name != w.Name || got.Typeflag != w.Typeflag || got.Mode != w.Mode || got.Size != w.Size ||
+			got.Linkname != w.Linkname || got.Uid != 0 || got.Gid != 0 || !got.ModTime.Equal(time.Unix(0, 0)) {
 			t.Errorf("got %+v, want %+v of root at time 0", *got, w)
 		}
 	}
 	if extra, err := archive.Next(); err == nil {
-		t.Errorf("there is more: %s", extra.Name)
+		t.Errorf("unexpected entry: %s", extra.Name)
 	}
 }
 
@@ -123,7 +125,7 @@ func TestAnArchiveIsWrittenAnewOnlyWhenItsInputsChange(t *testing.T) {
 	}
 	first := ensure()
 	if again := ensure(); again != first {
-		t.Errorf("unchanged, yet %s after %s", again, first)
+		t.Errorf("nothing changed, but the archive is %s after %s", again, first)
 	}
 	if err := os.WriteFile(program, []byte("another program"), 0o700); err != nil {
 		t.Fatal(err)
@@ -144,7 +146,8 @@ func TestAnArchiveIsWrittenAnewOnlyWhenItsInputsChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if described.Config.StopSignal != "SIGUSR1" || described.Config.User != "99" || described.OS != "linux" || !described.Created.IsZero() {
+	if c := described.Config; c.StopSignal != "SIGUSR1" || c.User != "99" ||
+		described.OS != "linux" || !described.Created.IsZero() {
 		t.Errorf("got %+v, want the recipe's configuration and no time", described)
 	}
 	left, err := filepath.Glob(filepath.Join(shelf, ".*"))

@@ -13,7 +13,7 @@ import (
 	"ollama-k8s/local/internal/toolchain/sharedlibs"
 )
 
-// recipe says what an image is called, holds and does.
+// recipe is the name, the content and the configuration of an image.
 type recipe struct {
 	ref    string
 	tools  []toolchain.Name
@@ -23,10 +23,9 @@ type recipe struct {
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// recipes are the images that a cluster with the stack in it needs. What they
-// do when a pod says nothing else is what the public image of the same program
-// does, so that a manifest fits both. A tag stays although Debian's patch
-// release moves: stack files name it.
+// recipes are the images of a cluster with the stack in it. Each has the same defaults as the public image of the same
+// program, so that a manifest fits both. A tag stays the same when Debian's patch release changes, because stack files
+// name it.
 var recipes = []recipe{
 	{
 		ref: "localhost/pause:1", tools: []toolchain.Name{toolchain.Pause},
@@ -68,7 +67,7 @@ var recipes = []recipe{
 			Cmd:        []string{"-f", "/usr/local/etc/haproxy/haproxy.cfg"},
 			Env:        []string{searchPath},
 			User:       "99",
-			StopSignal: "SIGUSR1", // finish what runs, then end
+			StopSignal: "SIGUSR1", // finish the running requests, then end
 		},
 		fill: func(r rootfs) error {
 			r.folder("var/lib/haproxy", 0o777)
@@ -128,12 +127,11 @@ var recipes = []recipe{
 	},
 }
 
-// extras are the images of what a trial puts next to the stack.
+// extras are the images of software for trials next to the stack.
 var extras = []recipe{
 	{
 		ref: "localhost/keda:2.21.0", tools: []toolchain.Name{toolchain.KEDA, toolchain.KEDAAdapter},
-		// The public has an image for each of the two; a manifest names the
-		// program in any case.
+		// KEDA publishes an image for each of the two programs. A manifest names the program in any case.
 		config: v1.Config{Entrypoint: []string{"/keda"}, User: "65532"},
 		fill: func(r rootfs) error {
 			if err := r.program(toolchain.Path(toolchain.KEDA), "keda"); err != nil {
@@ -152,8 +150,7 @@ var extras = []recipe{
 //go:embed rootfs
 var skeleton embed.FS
 
-// root is the recipe's filled root: what each program may expect of a Linux
-// system, and its own.
+// root returns the root file system of the image: the files that any program expects of Linux, and the recipe's own.
 func (r recipe) root() (rootfs, error) {
 	root := rootfs{}
 	for _, folder := range []string{"dev", "etc", "proc", "run", "sys", "var/run"} {
@@ -172,8 +169,7 @@ func (r recipe) root() (rootfs, error) {
 	return root, r.fill(root)
 }
 
-// shell adds /bin/sh and the usual commands: busybox's shell keeps to what
-// dash does, which is the shell of the public images.
+// shell adds /bin/sh and the usual commands. busybox's shell behaves like dash, the shell of the public images.
 func shell(r rootfs) error {
 	const busybox = "/bin/busybox"
 	needs, err := sharedlibs.Of("/", busybox)
@@ -181,7 +177,7 @@ func shell(r rootfs) error {
 		return err
 	}
 	if needs.Loader != "" {
-		return fmt.Errorf("%s needs libraries: install the Debian package busybox-static in the place of busybox", busybox)
+		return fmt.Errorf("%s needs libraries: replace the Debian package busybox with busybox-static", busybox)
 	}
 	list, err := exec.Command(busybox, "--list").Output()
 	if err != nil {

@@ -18,11 +18,11 @@ import (
 	"ollama-k8s/local/internal/toolchain/sharedlibs"
 )
 
-// rootfs is what an image holds: entries by their path, without the first slash.
+// rootfs is the content of an image: entries by path, without the leading slash.
 type rootfs map[string]entry
 
-// entry is a folder, a symbolic link, a file of this machine, or a small file
-// that is given by its content; all belong to root and have no time.
+// entry is a folder, a symbolic link, a file of this machine, or a small file given by its content. All belong to root
+// and have no time.
 type entry struct {
 	mode    fs.FileMode
 	link    string // target of a symbolic link
@@ -46,8 +46,8 @@ func (r rootfs) text(content []byte, to string) {
 	r[clean(to)] = entry{mode: 0o644, content: content}
 }
 
-// program adds an executable of this machine, with the libraries that it is
-// linked with and its loader where it looks for them.
+// program adds an executable of this machine, with its shared libraries and its loader at the paths where it looks for
+// them.
 func (r rootfs) program(from, to string) error {
 	needs, err := sharedlibs.Of("/", from)
 	if err != nil {
@@ -63,7 +63,7 @@ func (r rootfs) program(from, to string) error {
 	return nil
 }
 
-// tree adds all that lies in a folder of this machine.
+// tree adds all files in a folder of this machine.
 func (r rootfs) tree(from string) error {
 	return filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -82,9 +82,8 @@ func (r rootfs) tree(from string) error {
 
 func clean(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "/") }
 
-// key identifies an image without reading what is large: a file of this
-// machine counts by its path, size and time. All tools lie in folders that are
-// named by a key of their own.
+// key identifies an image without reading large files: a file of this machine counts by its path, size and time. Each
+// tool is in a folder that is named by the tool's own key.
 func (r rootfs) key(values ...any) (string, error) {
 	hash := sha256.New()
 	if err := json.NewEncoder(hash).Encode(values); err != nil {
@@ -105,8 +104,7 @@ func (r rootfs) key(values ...any) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)[:6]), nil
 }
 
-// write writes the entries as a tar file, sorted, with the folders that they
-// lie in.
+// write writes the entries and their folders as a tar file, sorted.
 func (r rootfs) write(w io.Writer) error {
 	all := maps.Clone(r)
 	for to := range r {

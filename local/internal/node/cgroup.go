@@ -18,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hierarchy is one mounted cgroup hierarchy: one per controller with cgroup
-// v1, a single one with v2, both kinds on a hybrid machine.
+// hierarchy is a mounted cgroup hierarchy: one per controller with cgroup v1, a single one with v2. A hybrid machine
+// has both kinds.
 type hierarchy struct {
 	path    string // where it is mounted
 	unified bool   // cgroup v2
 }
 
-// neededControllers are those without which no kubelet starts.
+// neededControllers are the controllers without which the kubelet does not start.
 var neededControllers = []string{"cpu", "cpuset", "memory", "pids"}
 
 // hierarchies lists the mounted cgroup hierarchies.
@@ -56,15 +56,13 @@ func parseHierarchies(lines *bufio.Scanner) ([]hierarchy, error) {
 	return found, lines.Err()
 }
 
-// onlyUnified reports whether the machine uses cgroup v2 for its controllers,
-// by the same sign that the kubelet and runc go by.
+// onlyUnified reports whether the machine uses cgroup v2 for its controllers, by the same test as the kubelet and runc.
 func onlyUnified() bool {
 	var fs unix.Statfs_t
 	return unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// makeCgroups makes our subtree in every hierarchy: a group for each part, by
-// name, and one for each member's pods.
+// makeCgroups makes our subtree in every hierarchy: a group for each part, and one for each member's pods.
 func makeCgroups(hs []hierarchy, parts []string) error {
 	for _, h := range hs {
 		root := filepath.Join(h.path, cgroupName)
@@ -72,7 +70,7 @@ func makeCgroups(hs []hierarchy, parts []string) error {
 			return err
 		}
 		if h.unified && onlyUnified() {
-			// With v2 a group has the controllers that its parent hands down.
+			// With v2 a group has only the controllers that its parent delegates.
 			for _, parent := range []string{h.path, root} {
 				if err := delegate(parent); err != nil {
 					return err
@@ -93,14 +91,14 @@ func makeCgroups(hs []hierarchy, parts []string) error {
 	return nil
 }
 
-// partGroup is the group of a part, beside the members' groups.
+// partGroup is the name of a part's group, beside the members' groups.
 func partGroup(part string) string { return "part-" + part }
 
 func makeCgroup(h hierarchy, path string) error {
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cgroup: %w", err)
 	}
-	// A new v1 cpuset has no CPUs and no memory, and takes no process.
+	// A new v1 cpuset has no CPUs and no memory, so no process can join it.
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		inherited, err := os.ReadFile(filepath.Join(filepath.Dir(path), file))
 		if h.unified || err != nil {
@@ -117,8 +115,8 @@ func makeCgroup(h hierarchy, path string) error {
 	return nil
 }
 
-// delegate hands the group's controllers down to the groups in it. Only those
-// that the kubelet needs must go; a kernel may have others that it keeps.
+// delegate enables the group's controllers in the groups inside it. It fails only for a controller that the kubelet
+// needs: a kernel may keep others to itself.
 func delegate(group string) error {
 	controllers, err := os.ReadFile(filepath.Join(group, "cgroup.controllers"))
 	if err != nil {
@@ -127,15 +125,14 @@ func delegate(group string) error {
 	for _, controller := range strings.Fields(string(controllers)) {
 		err := os.WriteFile(filepath.Join(group, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
 		if err != nil && slices.Contains(neededControllers, controller) {
-			return fmt.Errorf("cgroup: cannot hand the controller %s down from %s: %w", controller, group, err)
+			return fmt.Errorf("cgroup: cannot delegate the controller %s from %s: %w", controller, group, err)
 		}
 	}
 	return nil
 }
 
-// joinThread moves the calling thread into the part's v1 groups, where its
-// children then start; v2 groups take whole processes only and are joined at
-// the child's birth instead, by the descriptor that it returns (-1 for none).
+// joinThread moves the calling thread into the part's v1 groups, where its children then start. A v2 group takes whole
+// processes only, so a child joins it at birth, by the descriptor that joinThread returns (-1 for none).
 func joinThread(hs []hierarchy, part string) (unified int, err error) {
 	unified = -1
 	for _, h := range hs {
@@ -154,16 +151,15 @@ func joinThread(hs []hierarchy, part string) (unified int, err error) {
 	return unified, nil
 }
 
-// cgroupProcesses returns the pids in our subtree, or in a part of it, over
-// all hierarchies. It is never wrong about whose a process is: children are
-// born into their parent's group, and only a pod's runtime moves them, within.
+// cgroupProcesses returns the pids in our subtree, or in a part of it, over all hierarchies. All of them are ours: a
+// child starts in its parent's group, and only a pod's runtime moves it, within the subtree.
 func cgroupProcesses(hs []hierarchy, elem ...string) []int {
 	var pids []int
 	for _, h := range hs {
 		root := filepath.Join(append([]string{h.path, cgroupName}, elem...)...)
 		filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.IsDir() {
-				return nil // a group may go while we look
+				return nil // the group may have gone
 			}
 			data, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 			for _, field := range strings.Fields(string(data)) {
@@ -178,8 +174,7 @@ func cgroupProcesses(hs []hierarchy, elem ...string) []int {
 	return slices.Compact(pids)
 }
 
-// killCgroup kills every process in our subtree until none is left: what is
-// born meanwhile is born there too.
+// killCgroup kills the processes in our subtree until none is left. New children start in the subtree too.
 func killCgroup(ctx context.Context, hs []hierarchy) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -197,12 +192,13 @@ func killCgroup(ctx context.Context, hs []hierarchy) error {
 			id.waitGone(100 * time.Millisecond)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%d processes in the cgroup %s survive SIGKILL, the first is %d: %w", len(pids), cgroupName, pids[0].PID, ctx.Err())
+			return fmt.Errorf("%d processes in the cgroup %s survive SIGKILL, the first is %d: %w",
+				len(pids), cgroupName, pids[0].PID, ctx.Err())
 		}
 	}
 }
 
-// living drops zombies, which no signal reaches and their parent must reap.
+// living returns the processes that are not zombies: no signal reaches a zombie, and only its parent can reap it.
 func living(pids []int) []identity {
 	var ids []identity
 	for _, pid := range pids {
@@ -213,7 +209,7 @@ func living(pids []int) []identity {
 	return ids
 }
 
-// cgroupFolders lists what exists of our subtree, the deepest first.
+// cgroupFolders lists the folders of our subtree, the deepest first.
 func cgroupFolders(hs []hierarchy) []string {
 	var found []string
 	for _, h := range hs {
@@ -228,8 +224,7 @@ func cgroupFolders(hs []hierarchy) []string {
 	return found
 }
 
-// removeCgroups removes our subtree. The kernel refuses while a dying process
-// is not fully gone, so it tries again for a while.
+// removeCgroups removes our subtree. It retries for a while, because the kernel refuses until a dying process is gone.
 func removeCgroups(ctx context.Context, hs []hierarchy) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

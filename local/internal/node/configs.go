@@ -13,7 +13,7 @@ var configFiles embed.FS
 
 var configTemplates = template.Must(template.New("").Option("missingkey=error").ParseFS(configFiles, "configs/*.tmpl"))
 
-// settings is what the templates under configs/ may refer to.
+// settings are the values for the templates under configs/.
 type settings struct {
 	Root, PKI, Kubeconfigs string
 	Config, Data           string // the member's folders for configuration and for data
@@ -34,13 +34,13 @@ func (l layout) settings(m member) settings {
 	}
 }
 
-// memberFiles are the configuration files of each node, by their template.
+// memberFiles maps each node's configuration files to their templates.
 var memberFiles = map[string]string{
 	"containerd.toml": "containerd.toml.tmpl",
 	"kubelet.yaml":    "kubelet.yaml.tmpl",
 	"kube-proxy.yaml": "kube-proxy.yaml.tmpl",
 	"resolv.conf":     "resolv.conf.tmpl",
-	// A number in front, since containerd takes the first file in order.
+	// The number makes it the first file in order, which is the one that containerd reads.
 	"cni/10-pods.conflist": "cni.conflist.tmpl",
 }
 
@@ -59,8 +59,7 @@ func (l layout) writeConfigs() error {
 	return nil
 }
 
-// arguments renders the component's .args template: one flag a line, and
-// comments, as in a configuration file.
+// arguments renders the component's .args template: one flag per line, with comments, as in a configuration file.
 func (l layout) arguments(component string, m member) ([]string, error) {
 	data, err := render(component+".args.tmpl", l.settings(m))
 	if err != nil {

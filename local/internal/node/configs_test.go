@@ -41,7 +41,10 @@ func TestEveryTemplateRendersForEveryMember(t *testing.T) {
 func TestArgumentsAreFlagsWithoutCommentsAndWithoutTwins(t *testing.T) {
 	l := layout{"/state"}
 	for _, m := range members {
-		for _, component := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "containerd", "agent"} {
+		for _, component := range []string{
+			"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+			"containerd", "agent",
+		} {
 			args, err := l.arguments(component, m)
 			if err != nil {
 				t.Fatal(err)
@@ -50,10 +53,10 @@ func TestArgumentsAreFlagsWithoutCommentsAndWithoutTwins(t *testing.T) {
 			for _, arg := range args {
 				flag, _, _ := strings.Cut(arg, "=")
 				if !strings.HasPrefix(flag, "--") || strings.ContainsAny(arg, " #") {
-					t.Errorf("%s: %q is no flag", component, arg)
+					t.Errorf("%s: %q is not a flag", component, arg)
 				}
 				if seen[flag] {
-					t.Errorf("%s: %s is there twice", component, flag)
+					t.Errorf("%s: %s occurs twice", component, flag)
 				}
 				seen[flag] = true
 			}
@@ -109,7 +112,8 @@ func TestKubeconfigsAreSelfContained(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if config.Host != "https://"+address()+":6443" || len(config.CAData) == 0 || len(config.CertData) == 0 || len(config.KeyData) == 0 {
+		if config.Host != "https://"+address()+":6443" ||
+			len(config.CAData) == 0 || len(config.CertData) == 0 || len(config.KeyData) == 0 {
 			t.Errorf("%s: incomplete", filepath.Base(path))
 		}
 	}

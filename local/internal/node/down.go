@@ -19,9 +19,8 @@ import (
 	"ollama-k8s/local/internal/progress"
 )
 
-// Down ends the cluster and removes everything of it, data included, but not
-// the caches of tools and images. It works from any half state, and is silent
-// when there is nothing to do. What it could not remove is in its error.
+// Down ends the cluster and removes all of it, data included, except the caches of tools and images. It works from any
+// partial state and is silent if there is nothing to do. Its error lists what it could not remove.
 func Down(ctx context.Context, log *progress.Log) error {
 	root, err := StateDir()
 	if err != nil {
@@ -53,7 +52,7 @@ func Down(ctx context.Context, log *progress.Log) error {
 			return err
 		}
 		for _, folder := range kept {
-			left = append(left, "folder "+folder+", which holds something of others by now")
+			left = append(left, "folder "+folder+", which now holds files of something else")
 		}
 		if len(left) > 0 {
 			return fmt.Errorf("left over: %s", strings.Join(left, "; "))
@@ -62,9 +61,9 @@ func Down(ctx context.Context, log *progress.Log) error {
 	})
 }
 
-// remove removes the state folder, and the one above where that is empty.
+// remove removes the state folder, and its parent if that is empty.
 func (l layout) remove() error {
-	// A mount inside would lead the removal astray, into another file system.
+	// With a mount inside, the removal would reach into another file system.
 	mounts, err := mountsBelow(l.root)
 	if err != nil {
 		return err
@@ -75,14 +74,15 @@ func (l layout) remove() error {
 	if err := os.RemoveAll(l.root); err != nil {
 		return fmt.Errorf("the state folder: %w", err)
 	}
-	if err := unix.Rmdir(filepath.Dir(l.root)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s: %w", filepath.Dir(l.root), err)
+	parent := filepath.Dir(l.root)
+	if err := unix.Rmdir(parent); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%s: %w", parent, err)
 	}
 	return nil
 }
 
-// Leftovers lists what exists of the cluster on this machine, in words: its
-// processes, cgroups, link, routes, mounts and state. After Down it is empty.
+// Leftovers describes what exists of the cluster on this machine: its processes, cgroups, link, routes, mounts and
+// state. After Down it returns nothing.
 func Leftovers(context.Context) ([]string, error) {
 	root, err := StateDir()
 	if err != nil {
@@ -140,8 +140,8 @@ func leftovers(l layout) ([]string, error) {
 	return left, nil
 }
 
-// ourProcesses lists the processes in the cgroup and any that carry our mark in
-// their environment, should one ever have left the cgroup.
+// ourProcesses lists the processes in the cgroup, and those with our mark in their environment, in case one has left
+// the cgroup.
 func ourProcesses(hs []hierarchy) ([]int, error) {
 	seen := map[int]bool{}
 	var pids []int
@@ -171,7 +171,7 @@ func ourProcesses(hs []hierarchy) ([]int, error) {
 func commandName(pid int) string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
-		return "ended meanwhile"
+		return "has ended"
 	}
 	return strings.TrimSpace(string(data))
 }

@@ -24,7 +24,7 @@ import (
 	"ollama-k8s/local/internal/toolchain"
 )
 
-// patience is how long a workload may take to become what it should be.
+// patience is how long a workload may take to reach its expected state.
 const patience = 90 * time.Second
 
 // e2e is the cluster under test.
@@ -83,7 +83,7 @@ func (e *e2e) pids(t *testing.T) map[string]int {
 	return pids
 }
 
-// shim returns a process that stands between a member's containerd and a pod.
+// shim returns the process of a shim between a member's containerd and a pod.
 func (e *e2e) shim(t *testing.T, m member) int {
 	t.Helper()
 	hs, err := hierarchies()
@@ -99,8 +99,7 @@ func (e *e2e) shim(t *testing.T, m member) int {
 	return 0
 }
 
-// reuseEveryPid makes all records point to a process that is none of ours, as
-// if the kernel had given the pids out again.
+// reuseEveryPid points all records to a process that is not ours, as if the kernel had reused the pids.
 func (e *e2e) reuseEveryPid(t *testing.T) identity {
 	t.Helper()
 	innocent := startSleep(t)
@@ -142,7 +141,7 @@ func (e *e2e) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-// checkWorkloads checks each thing that the workloads of the test show.
+// checkWorkloads checks everything that the workloads of the test show.
 func (e *e2e) checkWorkloads(t *testing.T) {
 	checks := []struct {
 		name  string
@@ -152,14 +151,15 @@ func (e *e2e) checkWorkloads(t *testing.T) {
 			_, err := e.tryKubectl(ctx, "-n", "e2e", "rollout", "status", "deploy/web", "--timeout=5s")
 			return err
 		}},
-		{"a command runs in a pod, and DNS knows a Service by its short name, from the other node", func(ctx context.Context) error {
+		{"a pod on the other node runs a command and resolves a Service's short name", func(ctx context.Context) error {
 			return e.inPod(ctx, "hello", "pod/guest", "wget", "-qO-", "http://web:8088/")
 		}},
-		{"DNS says of foreign names that they do not exist", func(ctx context.Context) error {
+		{"DNS answers that foreign names do not exist", func(ctx context.Context) error {
 			return e.inPod(ctx, "NXDOMAIN", "pod/guest", "sh", "-c", "nslookup no.such.name. 2>&1 || true")
 		}},
 		{"a pod reaches itself through its Service", func(ctx context.Context) error {
-			return e.inPod(ctx, "hello", "deploy/web", "sh", "-c", "for i in 1 2 3 4 5 6; do wget -qO- http://web:8088/ || exit 1; done")
+			return e.inPod(ctx, "hello", "deploy/web", "sh", "-c",
+				"for i in 1 2 3 4 5 6; do wget -qO- http://web:8088/ || exit 1; done")
 		}},
 		{"the machine reaches a cluster IP", func(ctx context.Context) error {
 			ip, err := e.field(ctx, "service/web", "{.spec.clusterIP}")
@@ -171,14 +171,15 @@ func (e *e2e) checkWorkloads(t *testing.T) {
 		{"the machine reaches the load balancer's address", func(ctx context.Context) error {
 			return get(ctx, "http://"+net.JoinHostPort(address(), "8088")+"/", "hello")
 		}},
-		{"of two Services with one port one has the address and the other a reason", func(ctx context.Context) error {
-			return e.oneOfTwo(ctx)
-		}},
-		{"a Job writes to a dynamic volume, and five replicas on four GPUs, of another user, read it", func(ctx context.Context) error {
+		{"of two Services with the same port one has the address and the other a reason", e.oneOfTwo},
+		{"a Job writes to a dynamic volume, and five replicas of another user on four GPUs read it", func(
+			ctx context.Context,
+		) error {
 			return e.fieldIs(ctx, "deployment/gpu", "{.status.readyReplicas}/{.status.unavailableReplicas}", "4/1")
 		}},
 		{"GPU pods are on the GPU node only", func(ctx context.Context) error {
-			nodes, err := e.field(ctx, "pods", `{.items[?(@.metadata.labels.app=="gpu")].spec.nodeName}`, "--field-selector=status.phase=Running")
+			const path = `{.items[?(@.metadata.labels.app=="gpu")].spec.nodeName}`
+			nodes, err := e.field(ctx, "pods", path, "--field-selector=status.phase=Running")
 			if err != nil {
 				return err
 			}
@@ -198,7 +199,8 @@ func (e *e2e) checkWorkloads(t *testing.T) {
 			return err
 		}},
 		{"the model registry serves a manifest", func(ctx context.Context) error {
-			return e.inPod(ctx, "schemaVersion", "pod/guest", "wget", "-qO-", "http://registry.registry.svc.cluster.local:5000/v2/library/tiny/manifests/latest")
+			const manifest = "http://registry.registry.svc.cluster.local:5000/v2/library/tiny/manifests/latest"
+			return e.inPod(ctx, "schemaVersion", "pod/guest", "wget", "-qO-", manifest)
 		}},
 	}
 	for _, c := range checks {
@@ -218,7 +220,7 @@ func (e *e2e) inPod(ctx context.Context, want, pod string, command ...string) er
 		return err
 	}
 	if !strings.Contains(out, want) {
-		return fmt.Errorf("%v printed %q, without %q", command, out, want)
+		return fmt.Errorf("%v printed %q, want %q in it", command, out, want)
 	}
 	return nil
 }
@@ -324,10 +326,11 @@ func spoil(t *testing.T, path string) {
 	}
 }
 
-// hostFolders are what Kubernetes leaves on a machine where nobody takes care.
+// hostFolders are folders that Kubernetes creates on a machine unless somebody prevents it.
 var hostFolders = []string{
-	"/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/var/lib/dockershim", "/var/log/pods", "/var/log/containers",
-	"/run/containerd", "/run/netns", "/run/xtables.lock", "/opt/cni", "/opt/containerd", "/etc/cni/net.d", "/usr/libexec/kubernetes",
+	"/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/var/lib/dockershim",
+	"/var/log/pods", "/var/log/containers", "/run/containerd", "/run/netns", "/run/xtables.lock",
+	"/opt/cni", "/opt/containerd", "/etc/cni/net.d", "/usr/libexec/kubernetes",
 }
 
 func existing(folders []string) []string {

@@ -1,8 +1,7 @@
 //go:build linux && e2e
 
-// The end-to-end test brings a cluster up on this machine, uses it, breaks it
-// in every way that comes to mind, and takes it down. It needs root and the
-// machine for itself: `go test -tags e2e -timeout 30m ./internal/node`.
+// The end-to-end test starts a cluster on this machine, uses it, breaks it in every way that we know, and takes it
+// down. It needs root and the whole machine: `go test -tags e2e -timeout 30m ./internal/node`.
 package node
 
 import (
@@ -19,7 +18,7 @@ import (
 func TestTheWholeLifeOfACluster(t *testing.T) {
 	ctx := t.Context()
 	if left, err := Leftovers(ctx); err != nil || len(left) > 0 {
-		t.Fatalf("a cluster is here already, take it down first: %v, %v", left, err)
+		t.Fatalf("this machine already has a cluster, take it down first: %v, %v", left, err)
 	}
 	foreign := existing(hostFolders)
 	e := newE2E(t)
@@ -42,7 +41,7 @@ func TestTheWholeLifeOfACluster(t *testing.T) {
 			t.Logf("Up: %s", e.up(t))
 			e.checkWorkloads(t)
 			for other, pid := range e.pids(t) {
-				// Without its holder a namespace is rebuilt with all in it.
+				// When a holder dies, Up rebuilds its namespaces with everything in them.
 				restarted := other == name || strings.HasPrefix(name, "holder-")
 				if (pid != before[other]) != restarted {
 					t.Errorf("%s: its process was %d and is %d", other, before[other], pid)
@@ -75,7 +74,7 @@ func TestTheWholeLifeOfACluster(t *testing.T) {
 		t.Logf("Up: %s", e.up(t))
 		e.checkWorkloads(t)
 		if !innocent.alive() {
-			t.Error("a process that merely had a recorded pid was killed")
+			t.Error("Up killed a process that only had a recorded pid")
 		}
 	})
 	t.Run("survives the loss of its link", func(t *testing.T) {
@@ -138,7 +137,7 @@ func TestTheWholeLifeOfACluster(t *testing.T) {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 	if now := existing(hostFolders); !slices.Equal(now, foreign) {
-		t.Errorf("of the machine's folders there were %v, and are %v", foreign, now)
+		t.Errorf("Kubernetes' folders on the machine were %v, and are %v", foreign, now)
 	}
 	if err := Down(context.Background(), e.log); err != nil {
 		t.Errorf("Down with nothing to do: %v", err)

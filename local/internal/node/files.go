@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// writeFile replaces path by a rename, so that no reader and no later run ever
-// sees half a file, and leaves it alone when it has that content already.
+// writeFile replaces the file by a rename, so that nobody ever reads half of it. It does not touch a file that already
+// has that content.
 func writeFile(path string, data []byte, mode os.FileMode) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
 		return nil
@@ -19,7 +19,7 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp.Name()) // fails, as it should, once the file has its name
+	defer os.Remove(temp.Name()) // fails after the rename, as it should
 	if err := temp.Chmod(mode); err != nil {
 		temp.Close()
 		return err

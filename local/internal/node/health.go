@@ -21,20 +21,18 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// pollInterval is how often a condition that nobody announces is looked at.
+// pollInterval is the time between two checks of a condition.
 const pollInterval = 100 * time.Millisecond
 
-// healthLimit is how long a part may take to become healthy: twenty times what
-// it needs on two busy cores.
+// healthLimit is how long a part may take to become healthy: twenty times what it takes on two busy cores.
 const healthLimit = 2 * time.Minute
 
-// nothingToAsk is for etcd, which listens inside the namespace only: the API
-// server's readiness, which includes it, speaks for it.
+// nothingToAsk is the health check of etcd, which listens inside the namespace only. The readiness of the API server
+// includes etcd.
 func nothingToAsk(context.Context) error { return nil }
 
-// probe returns a health check over HTTP. The answers of the health endpoints
-// are not worth a secret, and some serve them with a certificate that they
-// made up, so no certificate is checked; the API server gets the admin's.
+// probe returns a health check over HTTP. It verifies no certificate: the answers are not secret, and some parts sign
+// their certificate themselves. It presents the administrator's certificate, which the API server asks for.
 func (c *cluster) probe(scheme, host string, port int, path string) func(context.Context) error {
 	url := scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + path
 	return func(ctx context.Context) error {
@@ -62,7 +60,8 @@ func (c *cluster) probe(scheme, host string, port int, path string) func(context
 }
 
 func (c *cluster) prober() (*http.Client, error) {
-	admin, err := tls.LoadX509KeyPair(filepath.Join(c.layout.pki(), "admin.crt"), filepath.Join(c.layout.pki(), "admin.key"))
+	pki := c.layout.pki()
+	admin, err := tls.LoadX509KeyPair(filepath.Join(pki, "admin.crt"), filepath.Join(pki, "admin.key"))
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +71,7 @@ func (c *cluster) prober() (*http.Client, error) {
 	}}, nil
 }
 
-// dialRuntime connects to a member's containerd, whose socket is visible in
-// its mount namespace only.
+// dialRuntime connects to a member's containerd, whose socket is visible in its mount namespace only.
 func (c *cluster) dialRuntime(m member) (*grpc.ClientConn, error) {
 	socket := fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", c.holders[m.Name].PID)
 	return grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -91,9 +89,8 @@ func (c *cluster) runtimeReady(ctx context.Context, m member) error {
 	return err
 }
 
-// await waits until the parts are healthy. It fails at once when a part ends,
-// any of those that this run has seen running: the one that is waited for may
-// only suffer from another's death.
+// await waits until the parts are healthy. It fails at once when any part ends that this run has seen running: the part
+// that it waits for may suffer from the death of another.
 func (c *cluster) await(ctx context.Context, inv inventory, names ...string) error {
 	for _, name := range names {
 		p := inv[name]
@@ -112,8 +109,8 @@ type deadError struct{ part string }
 
 func (e *deadError) Error() string { return "the process has ended" }
 
-// poll calls f until it returns nil, and returns its last error when the time
-// is up or, at once, a *deadError when a part has ended.
+// poll calls f until it returns nil. It returns f's last error when the time is up, and a *deadError as soon as a part
+// has ended.
 func (c *cluster) poll(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, healthLimit)
 	defer cancel()
@@ -133,7 +130,7 @@ func (c *cluster) poll(ctx context.Context, f func(context.Context) error) error
 	}
 }
 
-// failure names the part, and shows the end of its log and where it lies.
+// failure adds the part's name, the end of its log and the path of that log to an error.
 func (c *cluster) failure(p part, err error) error {
 	path := c.layout.log(p.name)
 	lines := lastLines(path, 12)
@@ -143,8 +140,7 @@ func (c *cluster) failure(p part, err error) error {
 	return fmt.Errorf("%s: %w\nthe end of %s:\n%s", p.name, err, path, lines)
 }
 
-// lastLines returns the last n lines of a file, as far as they lie in its last
-// 16 KiB, indented.
+// lastLines returns the last n lines of a file, indented. It reads only the last 16 KiB.
 func lastLines(path string, n int) string {
 	file, err := os.Open(path)
 	if err != nil {

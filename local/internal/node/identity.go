@@ -17,16 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity names one process beyond doubt. The kernel gives pids out again,
-// but never the same pid with the same start time within one boot.
+// identity identifies one process for certain. The kernel reuses pids, but never the same pid with the same start time
+// within one boot.
 type identity struct {
 	PID     int    `json:"pid"`
 	Started uint64 `json:"started"` // clock ticks since boot
 	Boot    string `json:"boot"`    // the kernel's random id of this boot
 }
 
-// identify describes the process that has this pid now. It returns an error
-// that is fs.ErrNotExist for a process that has ended, a zombie included.
+// identify returns the identity of the process that has this pid now. For a process that has ended, or is a zombie, the
+// error is fs.ErrNotExist.
 func identify(pid int) (identity, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, unix.ESRCH) {
@@ -49,9 +49,8 @@ func identify(pid int) (identity, error) {
 	return identity{PID: pid, Started: started, Boot: boot}, nil
 }
 
-// parseStat reads a process's state and start time (fields 3 and 22, see
-// proc(5)) from its stat line. The second field, the command's name in
-// parentheses, may itself hold blanks and parentheses.
+// parseStat reads a process's state and start time (fields 3 and 22, see proc(5)) from its stat line. The second field,
+// the command's name in parentheses, may itself contain blanks and parentheses.
 func parseStat(line string) (state string, started uint64, err error) {
 	end := strings.LastIndexByte(line, ')')
 	if end < 0 {
@@ -79,9 +78,8 @@ func (id identity) alive() bool {
 	return err == nil && now == id
 }
 
-// signal sends sig to this very process, and to no later owner of its pid: the
-// pidfd is bound to a process before its identity is checked. A process that
-// has ended is no error.
+// signal sends sig to this very process, never to a later owner of its pid: it opens the pidfd before it checks the
+// identity. A process that has ended is not an error.
 func (id identity) signal(sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -100,8 +98,7 @@ func (id identity) signal(sig unix.Signal) error {
 	return nil
 }
 
-// stop asks the process to end, and kills it after the grace period. It
-// returns once the process has ended.
+// stop asks the process to end, kills it after the grace period, and returns once the process has ended.
 func (id identity) stop(grace time.Duration) error {
 	if err := id.signal(unix.SIGTERM); err != nil {
 		return err
@@ -144,11 +141,10 @@ func (id identity) waitGone(limit time.Duration) bool {
 	}
 }
 
-// record is what the state folder remembers of a process that Up started.
+// record is the entry in the state folder for a process that Up started.
 type record struct {
 	identity
-	// Digest covers the command line and the configuration files; a change
-	// means that the process must start again.
+	// Digest covers the command line and the configuration files. If it changes, the process must restart.
 	Digest string    `json:"digest"`
 	Since  time.Time `json:"since"`
 }
@@ -173,8 +169,8 @@ func (l layout) writeRecord(name string, r record) error {
 	return writeFile(l.record(name), data, 0o644)
 }
 
-// running returns the record of a process that is alive, or false. A damaged
-// record is worth as much as none: the cgroup still knows the process.
+// running returns the record of a process that is alive, or false. A damaged record counts as none: the cgroup still
+// has the process.
 func (l layout) running(name string) (record, bool) {
 	r, err := l.readRecord(name)
 	return r, err == nil && r.alive()

@@ -25,7 +25,7 @@ func TestStatLines(t *testing.T) {
 		{name: "a name with blanks and parentheses", line: "1 (a) b (c)" + tail, started: 4711},
 		{name: "a line that is cut off", line: "1 (sleep) S 1 1", fails: true},
 		{name: "no name", line: "1 sleep", fails: true},
-		{name: "nothing", line: "", fails: true},
+		{name: "an empty line", line: "", fails: true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestAZombieIsDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	var info unix.Siginfo
-	// Waits for its end and leaves it a zombie.
+	// Wait for its end, but do not reap it.
 	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestADamagedRecordIsNoRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, ok := l.running("etcd"); ok {
-		t.Error("half a record counts")
+		t.Error("a truncated record counts as a record")
 	}
 }
 

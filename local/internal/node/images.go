@@ -20,12 +20,11 @@ import (
 	"ollama-k8s/local/internal/progress"
 )
 
-// Import makes further images known to both nodes of the running cluster, for
-// as long as it is up: Up neither needs nor removes them. Its error is
-// fs.ErrNotExist when there is no cluster.
+// Import loads more images into both nodes of the running cluster, until it goes down. Up neither needs nor removes
+// them. If there is no cluster, the error is fs.ErrNotExist.
 func Import(ctx context.Context, log *progress.Log, list []images.Image) error {
 	if _, err := Kubeconfig(); err != nil {
-		return err // open would leave a folder behind
+		return err // open would create a folder
 	}
 	c, unlock, err := open(ctx)
 	if err != nil {
@@ -33,7 +32,7 @@ func Import(ctx context.Context, log *progress.Log, list []images.Image) error {
 	}
 	defer unlock()
 	if !c.adoptHolders() {
-		return errors.New("the cluster does not run: bring it up again first")
+		return errors.New("the cluster does not run: run `make up` first")
 	}
 	return log.Step("import the images", func(*progress.Step) error {
 		for _, m := range members {
@@ -45,8 +44,8 @@ func Import(ctx context.Context, log *progress.Log, list []images.Image) error {
 	})
 }
 
-// importImages brings the archives into a member's containerd, those whose
-// reference does not stand for the very same image already.
+// importImages imports the archives into a member's containerd, except images that it already has under the same
+// reference.
 func (c *cluster) importImages(ctx context.Context, m member, wanted []images.Image) error {
 	ctr, err := exec.LookPath("ctr")
 	if err != nil {
@@ -77,8 +76,8 @@ func (c *cluster) importImages(ctx context.Context, m member, wanted []images.Im
 	return c.awaitImages(ctx, m, pending)
 }
 
-// awaitImages waits until the kubelet's side of containerd knows the images: it
-// hears of an import by an event.
+// awaitImages waits until containerd's CRI plugin, which the kubelet asks, knows the images: an event tells it of an
+// import.
 func (c *cluster) awaitImages(ctx context.Context, m member, wanted []images.Image) error {
 	if len(wanted) == 0 {
 		return nil
@@ -94,14 +93,15 @@ func (c *cluster) awaitImages(ctx context.Context, m member, wanted []images.Ima
 				return err
 			}
 			if have[image.Ref] != id {
-				return fmt.Errorf("image %s was imported on %s from %s, but is %q there and not %s", image.Ref, m.Name, image.Archive, have[image.Ref], id)
+				return fmt.Errorf("image %s was imported on %s from %s, but is %q there and not %s",
+					image.Ref, m.Name, image.Archive, have[image.Ref], id)
 			}
 		}
 		return nil
 	})
 }
 
-// presentImages maps each reference that the member knows to its image's id.
+// presentImages maps each reference that the member knows to the image's id.
 func (c *cluster) presentImages(ctx context.Context, m member) (map[string]string, error) {
 	connection, err := c.dialRuntime(m)
 	if err != nil {
@@ -121,8 +121,8 @@ func (c *cluster) presentImages(ctx context.Context, m member) (map[string]strin
 	return present, nil
 }
 
-// archiveID returns the id of the image in a docker-archive: its
-// configuration's digest, which is in the name of the configuration's file.
+// archiveID returns the id of the image in a docker-archive: the digest of its configuration, which is in the name of
+// the configuration's file.
 func archiveID(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {

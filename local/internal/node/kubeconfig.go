@@ -9,11 +9,10 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// contextName is what `kubectl config current-context` says.
+// contextName is what `kubectl config current-context` prints.
 const contextName = "ollama-k8s"
 
-// writeKubeconfigs writes one self-contained kubeconfig for each client of the
-// API server, and the administrator's.
+// writeKubeconfigs writes a self-contained kubeconfig for each client of the API server and for the administrator.
 func (l layout) writeKubeconfigs() error {
 	clients := map[string]string{"admin": l.kubeconfig()}
 	for _, name := range []string{"agent", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {

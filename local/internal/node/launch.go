@@ -13,31 +13,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// launch is how a process starts: inside which cgroup and which namespaces.
+// launch says in which cgroup and namespaces a process starts.
 type launch struct {
 	group       string // the part whose cgroup it joins
 	hierarchies []hierarchy
-	// enter puts the calling thread where the process is to live, after it
-	// joined its cgroup; nil stays in the machine's own namespaces.
+	// enter moves the calling thread into the namespaces of the process, after the thread has joined the cgroup. With nil
+	// the process stays in the machine's own namespaces.
 	enter func() error
 }
 
-// onThread runs f on a thread of its own, which f may move to other namespaces
-// and cgroups: these belong to threads, not to processes.
+// onThread runs f on a thread of its own, which f may move to other namespaces and cgroups: these belong to threads,
+// not to processes.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread has been changed for good, and the
-		// runtime ends it together with this goroutine.
+		// Not unlocked: the thread is changed for good, and the runtime ends it together with this goroutine.
 		runtime.LockOSThread()
 		done <- f()
 	}()
 	return <-done
 }
 
-// on runs f on a thread that is in the cgroup and the namespaces. A child
-// inherits its parent thread's: so a process is born in its place, with no
-// helper program in between and no moment in which it could be lost from sight.
+// on runs f on a thread in the cgroup and the namespaces. A child inherits them from its parent thread, so it starts in
+// its place: there is no helper program and no moment in which it could get lost.
 func (l launch) on(f func(cgroupFD int) error) error {
 	return onThread(func() error {
 		fd, err := joinThread(l.hierarchies, l.group)
@@ -56,8 +54,7 @@ func (l launch) on(f func(cgroupFD int) error) error {
 	})
 }
 
-// start starts the command as a daemon: in a session of its own, so that it
-// outlives the terminal.
+// start starts the command as a daemon, in a session of its own, so that it outlives the terminal.
 func (l launch) start(cmd *exec.Cmd) (identity, error) {
 	var id identity
 	err := l.on(func(cgroupFD int) error {
@@ -73,8 +70,7 @@ func (l launch) start(cmd *exec.Cmd) (identity, error) {
 		return nil
 	})
 	if cmd.Process != nil {
-		// While this program runs it is the parent, and must reap the child:
-		// a zombie would keep its cgroup busy.
+		// This program is the parent while it runs, and must reap the child: a zombie would keep its cgroup busy.
 		go cmd.Wait()
 	}
 	return id, err
@@ -102,10 +98,9 @@ func attachCgroup(cmd *exec.Cmd, fd int) {
 	cmd.SysProcAttr.CgroupFD = max(fd, 0)
 }
 
-// enterNamespaces moves the calling thread into another process's namespaces.
-// kinds are names under /proc/PID/ns.
+// enterNamespaces moves the calling thread into another process's namespaces. kinds are names under /proc/PID/ns.
 func enterNamespaces(pid int, kinds ...string) error {
-	// All are opened first: after the mount namespace /proc may be another's.
+	// Open all of them first: in another mount namespace, /proc may be another one.
 	var files []*os.File
 	for _, kind := range kinds {
 		file, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
@@ -115,8 +110,7 @@ func enterNamespaces(pid int, kinds ...string) error {
 		defer file.Close()
 		files = append(files, file)
 	}
-	// A thread that shares its root and working directory with the others
-	// may not enter a mount namespace.
+	// A thread that shares its root and working directory with others cannot enter a mount namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare the working directory: %w", err)
 	}

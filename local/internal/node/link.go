@@ -12,9 +12,8 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// ensureLink joins the machine to the network namespace that the process holder
-// is in: a veth pair, addresses at both ends, and routes to pods and Services.
-// What is there already stays.
+// ensureLink connects the machine to the network namespace of the process holder: a veth pair, addresses at both ends,
+// and routes to pods and Services. It keeps what exists already.
 func ensureLink(holder int) error {
 	ns, err := netns.GetFromPid(holder)
 	if err != nil {
@@ -39,7 +38,7 @@ func ensureLink(holder int) error {
 	return enableForwarding(holder)
 }
 
-// ensurePair makes the veth pair, unless both ends are where they belong.
+// ensurePair makes the veth pair, unless both ends are in place.
 func ensurePair(inside *netlink.Handle, holder int) error {
 	near, err := findLink(nil, hostLink)
 	if err != nil {
@@ -86,8 +85,8 @@ func configureInside(inside *netlink.Handle) error {
 	if err := inside.LinkSetUp(link); err != nil {
 		return err
 	}
-	// Where nothing lies behind it: but addresses without a route fail before
-	// kube-proxy's rules get to see them.
+	// Nothing lies behind this default route, but packets to addresses without a route would fail before kube-proxy's
+	// rules see them.
 	return inside.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(hostAddress)})
 }
 
@@ -111,8 +110,8 @@ func configureOutside() error {
 	return nil
 }
 
-// enableForwarding lets the namespace route between the link and the pods. The
-// files under /proc/sys/net are those of the thread's own namespace.
+// enableForwarding lets the namespace route between the link and the pods. Under /proc/sys/net a thread sees the
+// settings of its own namespace.
 func enableForwarding(holder int) error {
 	return onThread(func() error {
 		if err := enterNamespaces(holder, "net"); err != nil {
@@ -134,8 +133,7 @@ func removeLink() error {
 	return nil
 }
 
-// findLink returns nil for a link that does not exist. h is nil for the
-// machine's own namespace.
+// findLink returns nil for a link that does not exist. A nil h means the machine's own namespace.
 func findLink(h *netlink.Handle, name string) (netlink.Link, error) {
 	find := netlink.LinkByName
 	if h != nil {

@@ -13,9 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock lets one run at a time change the cluster. It locks the folder above
-// the state, so no lock file is left behind. The kernel drops the lock of a
-// run that dies.
+// lock lets one run at a time change the cluster. It locks the folder above the state, so no lock file is left behind.
+// The kernel releases the lock of a run that dies.
 func (l layout) lock(ctx context.Context) (unlock func(), err error) {
 	folder := filepath.Dir(l.root)
 	for {
@@ -42,7 +41,8 @@ func (l layout) lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// sameFile tells a locked folder from one that took its place after a Down.
+// sameFile reports whether the locked folder still has its path: a Down may have removed it, and another run made it
+// anew.
 func sameFile(file *os.File, path string) bool {
 	locked, err1 := file.Stat()
 	named, err2 := os.Stat(path)

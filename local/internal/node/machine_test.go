@@ -31,9 +31,11 @@ func TestHierarchiesOfBothKindsAreFound(t *testing.T) {
 }
 
 func TestMissingControllersAreNamed(t *testing.T) {
-	err := checkCgroups([]hierarchy{{path: "/sys/fs/cgroup/cpu,cpuacct"}, {path: "/sys/fs/cgroup/memory"}, {path: "/sys/fs/cgroup/pids"}})
+	err := checkCgroups([]hierarchy{
+		{path: "/sys/fs/cgroup/cpu,cpuacct"}, {path: "/sys/fs/cgroup/memory"}, {path: "/sys/fs/cgroup/pids"},
+	})
 	if onlyUnified() {
-		t.Skip("the machine has cgroup v2, which is asked itself")
+		t.Skip("the machine has cgroup v2: the check reads the machine's own controllers")
 	}
 	if err == nil || !strings.Contains(err.Error(), "cpuset") || strings.Contains(err.Error(), "pids") {
 		t.Errorf("error %v", err)
@@ -115,7 +117,7 @@ func TestArchiveIDs(t *testing.T) {
 func TestTheEndOfALogIsShown(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	if got := lastLines(path, 2); got != "" {
-		t.Errorf("of no file: %q", got)
+		t.Errorf("without a file: %q", got)
 	}
 	if err := os.WriteFile(path, []byte(strings.Repeat("old\n", 10_000)+"one\ntwo\n"), 0o644); err != nil {
 		t.Fatal(err)

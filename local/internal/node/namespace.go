@@ -17,12 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holderOf is the name of the process that only sleeps in a member's
-// namespaces, so that they live on while any other process restarts.
+// holderOf is the name of the process that sleeps in a member's namespaces, to keep them alive while other processes
+// restart.
 func holderOf(m member) string { return "holder-" + m.Name }
 
-// startHolder makes a member's namespaces and their holder. The first member
-// makes the network namespace; the others join it, by its holder's pid.
+// startHolder makes a member's namespaces and their holder. The first member makes the network namespace; the others
+// join it by the pid of its holder.
 func (l layout) startHolder(m member, network int, hs []hierarchy) (identity, error) {
 	if err := l.prepareMountpoints(m); err != nil {
 		return identity{}, err
@@ -56,8 +56,8 @@ func (l layout) startHolder(m member, network int, hs []hierarchy) (identity, er
 	return id, l.writeRecord(holderOf(m), record{identity: id, Since: time.Now()})
 }
 
-// environment is all that a process of the cluster gets of one. Nothing is
-// inherited: a proxy variable, say, would send the cluster's traffic away.
+// environment is the whole environment of a process of the cluster. It inherits nothing: a proxy variable, for example,
+// would send the cluster's traffic away.
 func (l layout) environment(part string) []string {
 	return []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -67,8 +67,7 @@ func (l layout) environment(part string) []string {
 	}
 }
 
-// bind is a folder of the state that a member sees under a path which its
-// kubelet or the log readers cannot be talked out of.
+// bind is a folder of the state that a member sees under a path that its kubelet or the readers of logs have built in.
 type bind struct{ source, target string }
 
 func (l layout) binds(m member) []bind {
@@ -80,8 +79,8 @@ func (l layout) binds(m member) []bind {
 	}
 }
 
-// privateSysctls are machine-wide settings that the kubelet insists on. Each
-// gets a private file over it, which takes the writes.
+// privateSysctls are machine-wide settings that the kubelet insists on. A private file covers each, and takes the
+// writes.
 var privateSysctls = map[string]string{
 	"vm/overcommit_memory":      "1",
 	"vm/panic_on_oom":           "0",
@@ -95,9 +94,8 @@ func (l layout) sysctlFile(m member, name string) string {
 	return l.node(m, "sysctl", strings.ReplaceAll(name, "/", "."))
 }
 
-// prepareMountpoints makes, on the machine, the folders and files that are
-// bound and those that they are bound over. It remembers which of the latter
-// it made, for Down.
+// prepareMountpoints makes the folders and files for the bind mounts, and their mount points on the machine. It records
+// which mount points it made, for Down.
 func (l layout) prepareMountpoints(m member) error {
 	made, err := l.readMountpoints()
 	if err != nil {
@@ -113,7 +111,7 @@ func (l layout) prepareMountpoints(m member) error {
 			return err
 		}
 	}
-	// Pods' addresses and cached results die with the network namespace.
+	// The pods' addresses and the cached results are void in a new network namespace.
 	if err := os.RemoveAll(l.node(m, "cni")); err != nil {
 		return err
 	}
@@ -132,7 +130,7 @@ func (l layout) prepareMountpoints(m member) error {
 	return writeFile(l.mountpoints(), data, 0o644)
 }
 
-// makeFolders is os.MkdirAll that says which folders it made.
+// makeFolders is os.MkdirAll that also returns the folders that it made.
 func makeFolders(path string) (made []string, err error) {
 	for missing := path; ; missing = filepath.Dir(missing) {
 		if _, err := os.Stat(missing); err == nil {
@@ -161,8 +159,7 @@ func (l layout) readMountpoints() ([]string, error) {
 	return made, nil
 }
 
-// removeMountpoints removes the folders that prepareMountpoints made, where
-// they are still empty, and returns those that are not.
+// removeMountpoints removes the folders that prepareMountpoints made, and returns those that are not empty.
 func (l layout) removeMountpoints() (left []string, err error) {
 	made, err := l.readMountpoints()
 	if err != nil {
@@ -177,18 +174,18 @@ func (l layout) removeMountpoints() (left []string, err error) {
 	return left, nil
 }
 
-// mountAll arranges the calling thread's new mount namespace for a member.
+// mountAll sets up the calling thread's new mount namespace for a member.
 func (l layout) mountAll(m member) error {
-	// First nothing may flow back to the machine. Then mounts propagate among
-	// ourselves: volumes that a pod mounts reach the kubelet.
+	// Private first, so that no mount reaches the machine; then shared among our own processes, so that volumes that a pod
+	// mounts reach the kubelet.
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return err
 	}
-	// An own /run: containerd's sockets and state, the pods' network
-	// namespaces, the lock of iptables; none of it may outlive us.
+	// A /run of its own: containerd's sockets and state, the pods' network namespaces and the lock of iptables must not
+	// outlive the cluster.
 	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return err
 	}
@@ -201,8 +198,7 @@ func (l layout) mountAll(m member) error {
 		if err := mount(b.source, b.target, "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
-		// Its own peer group: as a peer of the state folder's file system,
-		// each mount below would appear there a second time.
+		// A peer group of its own: otherwise each mount below would appear a second time in the state folder's file system.
 		for _, how := range []uintptr{unix.MS_PRIVATE, unix.MS_SHARED} {
 			if err := mount("", b.target, "", how, ""); err != nil {
 				return err

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Kubernetes' API server and every Service of type LoadBalancer answer here.
+// The network of the cluster.
 const (
 	hostAddress   = "10.199.0.1" // the machine's end of the veth pair
 	clusterPrefix = 29           // room for the machine's end and five nodes
@@ -20,7 +20,7 @@ const (
 	clusterDomain = "cluster.local"
 )
 
-// The machine-wide names by which everything of ours can be recognised.
+// Machine-wide names, which mark what belongs to the cluster.
 const (
 	cgroupName = "ollama-k8s"  // the root of our subtree in each cgroup hierarchy
 	hostLink   = "ollama-k8s0" // the machine's end of the veth pair
@@ -37,30 +37,28 @@ type member struct {
 	GPUs     int
 }
 
-// members are the cluster's nodes; the first one owns the network namespace
-// and runs kube-proxy for both.
+// members are the cluster's nodes. The first one owns the network namespace and runs kube-proxy for both.
 var members = []member{
 	{Name: "node1", Address: "10.199.0.2", PodFirst: "10.88.0.2", PodLast: "10.88.0.254"},
 	{Name: "gpu1", Address: "10.199.0.3", PodFirst: "10.88.1.1", PodLast: "10.88.1.254", GPUs: 4},
 }
 
-// address is where the control plane and the load balancer answer.
+// address is the address of the control plane and of the load balancer.
 func address() string { return members[0].Address }
 
 // Node is the running cluster, as its users see it.
 type Node struct {
 	// Kubeconfig is the path of a kubeconfig with all rights.
 	Kubeconfig string
-	// Address is the IP address at which Services of type LoadBalancer and
-	// NodePorts answer, reachable from this machine only.
+	// Address is the IP address of NodePorts and of Services of type LoadBalancer. Only this machine reaches it.
 	Address string
 }
 
-// layout says where each thing lies under the state folder.
+// layout returns the paths under the state folder.
 type layout struct{ root string }
 
-// StateDir is the folder that holds the whole state of the cluster:
-// $XDG_STATE_HOME/ollama-k8s/cluster, by default under ~/.local/state.
+// StateDir is the folder that holds the whole state of the cluster: $XDG_STATE_HOME/ollama-k8s/cluster, by default
+// under ~/.local/state.
 func StateDir() (string, error) {
 	base := os.Getenv("XDG_STATE_HOME")
 	if base == "" {
@@ -91,7 +89,7 @@ func (l layout) node(m member, elem ...string) string {
 	return l.path(append([]string{"nodes", m.Name}, elem...)...)
 }
 
-// PartStatus is how one of the cluster's daemons is.
+// PartStatus is the state of one of the cluster's daemons.
 type PartStatus struct {
 	Name    string
 	PID     int       // 0 when it does not run

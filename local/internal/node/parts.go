@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ type part struct {
 	name       string
 	executable string
 	args       []string
-	files      []string // whose content the daemon reads only when it starts
+	files      []string // that the daemon reads only when it starts
 	member     *member  // in whose mount namespace it runs; nil for the machine's own
 	healthy    func(context.Context) error
 	grace      time.Duration // from SIGTERM to SIGKILL
@@ -30,74 +31,94 @@ type part struct {
 // inventory is every daemon, by name.
 type inventory map[string]part
 
-// parts lists the cluster's daemons. All of them run in the cluster's network
-// namespace.
+// parts lists the cluster's daemons. All of them run in the cluster's network namespace.
 func (c *cluster) parts() (inventory, error) {
-	kubernetes := toolchain.Path(toolchain.Kubernetes)
-	first := members[0]
-	list := inventory{}
-	var failed error
-	add := func(name, component string, m member, p part) {
-		args, err := c.layout.arguments(component, m)
-		if err != nil {
-			failed = err
-			return
-		}
-		p.name, p.args = name, args
-		if p.executable == "" {
-			p.executable, p.args = kubernetes, append([]string{component}, args...)
-		}
-		p.grace = max(p.grace, 5*time.Second)
-		list[name] = p
-	}
-	pki := func(names ...string) (files []string) {
-		for _, name := range names {
-			files = append(files, filepath.Join(c.layout.pki(), name))
-		}
-		return files
-	}
-	add("etcd", "etcd", first, part{healthy: nothingToAsk})
-	add("kube-apiserver", "kube-apiserver", first, part{
-		files:   pki("ca.crt", "apiserver.crt", "sa.pub", "front-proxy-ca.crt", "front-proxy-client.crt", "apiserver-kubelet-client.crt"),
-		healthy: c.probe("https", address(), 6443, "/readyz"),
-	})
-	add("kube-controller-manager", "kube-controller-manager", first, part{
-		files:   append(pki("ca.crt", "sa.key"), c.layout.component("kube-controller-manager")),
-		healthy: c.probe("https", address(), 10257, "/healthz"),
-	})
-	add("kube-scheduler", "kube-scheduler", first, part{
-		files:   []string{c.layout.component("kube-scheduler")},
-		healthy: c.probe("https", address(), 10259, "/healthz"),
-	})
-	add("agent", "agent", first, part{
-		executable: toolchain.Path(toolchain.Agent),
-		files:      []string{c.layout.component("agent")},
-		healthy:    c.probe("http", address(), 10260, "/healthz"),
-	})
-	add("kube-proxy", "kube-proxy", first, part{
-		member:  &members[0],
-		files:   []string{c.layout.component("kube-proxy"), c.layout.config(first, "kube-proxy.yaml")},
-		healthy: c.probe("http", address(), 10256, "/healthz"),
-	})
 	containerd, err := exec.LookPath("containerd")
 	if err != nil {
 		return nil, fmt.Errorf("%w: install Debian's package containerd", err)
 	}
-	for i, m := range members {
-		add(containerdOf(m), "containerd", m, part{
-			executable: containerd,
-			member:     &members[i],
-			files:      []string{c.layout.config(m, "containerd.toml"), c.layout.config(m, "cni/10-pods.conflist")},
-			healthy:    func(ctx context.Context) error { return c.runtimeReady(ctx, m) },
-		})
-		add(kubeletOf(m), "kubelet", m, part{
-			member: &members[i],
-			files: append(pki("ca.crt", m.Name+".crt"), c.layout.component(m.Name),
-				c.layout.config(m, "kubelet.yaml"), c.layout.config(m, "resolv.conf")),
-			healthy: c.probe("http", m.Address, 10248, "/healthz"),
-		})
+	kubernetes := toolchain.Path(toolchain.Kubernetes)
+	list := inventory{}
+	add := func(component string, m member, p part) {
+		args, argsErr := c.layout.arguments(component, m)
+		if p.executable == "" {
+			p.executable, args = kubernetes, append([]string{component}, args...)
+		}
+		p.args, p.grace = args, max(p.grace, 5*time.Second)
+		list[p.name] = p
+		err = errors.Join(err, argsErr)
 	}
-	return list, failed
+	for _, p := range c.controlPlane() {
+		add(p.name, members[0], p)
+	}
+	for i := range members {
+		add("containerd", members[i], c.containerd(&members[i], containerd))
+		add("kubelet", members[i], c.kubelet(&members[i]))
+	}
+	return list, err
+}
+
+// controlPlane lists the daemons that the cluster has once. Each is named by its component.
+func (c *cluster) controlPlane() []part {
+	first := &members[0]
+	return []part{
+		{name: "etcd", healthy: nothingToAsk},
+		{
+			name: "kube-apiserver",
+			files: c.pkiFiles("ca.crt", "apiserver.crt", "sa.pub",
+				"front-proxy-ca.crt", "front-proxy-client.crt", "apiserver-kubelet-client.crt"),
+			healthy: c.probe("https", address(), 6443, "/readyz"),
+		},
+		{
+			name:    "kube-controller-manager",
+			files:   append(c.pkiFiles("ca.crt", "sa.key"), c.layout.component("kube-controller-manager")),
+			healthy: c.probe("https", address(), 10257, "/healthz"),
+		},
+		{
+			name:    "kube-scheduler",
+			files:   []string{c.layout.component("kube-scheduler")},
+			healthy: c.probe("https", address(), 10259, "/healthz"),
+		},
+		{
+			name:       "agent",
+			executable: toolchain.Path(toolchain.Agent),
+			files:      []string{c.layout.component("agent")},
+			healthy:    c.probe("http", address(), 10260, "/healthz"),
+		},
+		{
+			name:    "kube-proxy",
+			member:  first,
+			files:   []string{c.layout.component("kube-proxy"), c.layout.config(*first, "kube-proxy.yaml")},
+			healthy: c.probe("http", address(), 10256, "/healthz"),
+		},
+	}
+}
+
+func (c *cluster) containerd(m *member, executable string) part {
+	return part{
+		name:       containerdOf(*m),
+		executable: executable,
+		member:     m,
+		files:      []string{c.layout.config(*m, "containerd.toml"), c.layout.config(*m, "cni/10-pods.conflist")},
+		healthy:    func(ctx context.Context) error { return c.runtimeReady(ctx, *m) },
+	}
+}
+
+func (c *cluster) kubelet(m *member) part {
+	return part{
+		name:   kubeletOf(*m),
+		member: m,
+		files: append(c.pkiFiles("ca.crt", m.Name+".crt"), c.layout.component(m.Name),
+			c.layout.config(*m, "kubelet.yaml"), c.layout.config(*m, "resolv.conf")),
+		healthy: c.probe("http", m.Address, 10248, "/healthz"),
+	}
+}
+
+func (c *cluster) pkiFiles(names ...string) (files []string) {
+	for _, name := range names {
+		files = append(files, filepath.Join(c.layout.pki(), name))
+	}
+	return files
 }
 
 func containerdOf(m member) string { return "containerd-" + m.Name }
@@ -129,7 +150,7 @@ func (p part) digest() (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// ensure starts the daemon unless this very configuration of it runs.
+// ensure starts the daemon, unless it already runs with this very configuration.
 func (c *cluster) ensure(p part) error {
 	digest, err := p.digest()
 	if err != nil {
@@ -150,9 +171,8 @@ func (c *cluster) ensure(p part) error {
 	return c.start(p, digest)
 }
 
-// killUnrecorded ends what a run that was cut short started but could not
-// record. Others in the same cgroup are left alone: a container's shim must
-// survive its containerd.
+// killUnrecorded ends a daemon that an interrupted run started but could not record. It leaves other processes in the
+// cgroup alone: a container's shim must survive its containerd.
 func (c *cluster) killUnrecorded(p part) error {
 	wanted, err := filepath.EvalSymlinks(p.executable)
 	if err != nil {
@@ -186,8 +206,8 @@ func (c *cluster) start(p part, digest string) error {
 	return c.layout.writeRecord(p.name, record{identity: id, Digest: digest, Since: time.Now()})
 }
 
-// entering returns what moves a thread into the cluster's network namespace
-// and, for a member, into its mount namespace.
+// entering returns a function that moves a thread into the cluster's network namespace and, for a member, into its
+// mount namespace.
 func (c *cluster) entering(m *member) func() error {
 	if m == nil {
 		return func() error { return enterNamespaces(c.holders[members[0].Name].PID, "net") }
@@ -195,8 +215,7 @@ func (c *cluster) entering(m *member) func() error {
 	return func() error { return enterNamespaces(c.holders[m.Name].PID, "net", "mnt") }
 }
 
-// openLog starts a new log and keeps the one before: when a part has died, the
-// reason is in there.
+// openLog starts a new log and keeps the previous one: if a part has died, that log has the reason.
 func openLog(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -207,8 +226,8 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
-// watch is the set of processes that this run has started or found running:
-// none of them may end while it waits for the others.
+// watch is the set of processes that this run has started or found running. None of them may end while the run waits
+// for the others.
 type watch struct {
 	mu   sync.Mutex
 	seen map[string]identity
@@ -223,7 +242,7 @@ func (w *watch) add(name string, id identity) {
 	w.seen[name] = id
 }
 
-// dead returns one that has ended, if there is one.
+// dead returns the name of a process that has ended, if there is one.
 func (w *watch) dead() (name string, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

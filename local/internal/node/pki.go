@@ -20,10 +20,9 @@ import (
 )
 
 const (
-	// certificateLife is long because nobody rotates the certificates of a
-	// cluster on one's own machine.
+	// certificateLife is long because nobody rotates the certificates of a cluster on a developer's machine.
 	certificateLife = 10 * 365 * 24 * time.Hour
-	// renewBefore makes Up renew what would expire while a cluster stays up.
+	// renewBefore makes Up renew a certificate that would expire while a cluster stays up.
 	renewBefore = 30 * 24 * time.Hour
 )
 
@@ -47,24 +46,27 @@ const (
 	frontProxyCA = "front-proxy-ca"
 )
 
-// certificates lists every certificate of the cluster. Kubernetes reads a
-// client's user from the common name and its groups from the organisations.
+// certificates lists every certificate of the cluster. Kubernetes reads a client's user from the common name and its
+// groups from the organisations.
 func certificates() []certificate {
 	user := func(name string, groups ...string) pkix.Name {
 		return pkix.Name{CommonName: name, Organization: groups}
+	}
+	client := func(name, signer string, subject pkix.Name) certificate {
+		return certificate{name: name, signer: signer, subject: subject, usages: asClient}
 	}
 	const admins = "system:masters"
 	list := []certificate{
 		{name: "apiserver", signer: clusterCA, subject: user("kube-apiserver"), usages: asServer, hosts: []string{
 			"127.0.0.1", address(), firstService, "localhost", "kubernetes", "kubernetes.default",
 			"kubernetes.default.svc", "kubernetes.default.svc." + clusterDomain}},
-		{name: "apiserver-kubelet-client", signer: clusterCA, subject: user("kube-apiserver-kubelet-client", admins), usages: asClient},
-		{name: "front-proxy-client", signer: frontProxyCA, subject: user("front-proxy-client"), usages: asClient},
-		{name: "admin", signer: clusterCA, subject: user("admin", admins), usages: asClient},
-		{name: "agent", signer: clusterCA, subject: user("ollama-k8s-agent", admins), usages: asClient},
-		{name: "kube-controller-manager", signer: clusterCA, subject: user("system:kube-controller-manager"), usages: asClient},
-		{name: "kube-scheduler", signer: clusterCA, subject: user("system:kube-scheduler"), usages: asClient},
-		{name: "kube-proxy", signer: clusterCA, subject: user("system:kube-proxy"), usages: asClient},
+		client("apiserver-kubelet-client", clusterCA, user("kube-apiserver-kubelet-client", admins)),
+		client("front-proxy-client", frontProxyCA, user("front-proxy-client")),
+		client("admin", clusterCA, user("admin", admins)),
+		client("agent", clusterCA, user("ollama-k8s-agent", admins)),
+		client("kube-controller-manager", clusterCA, user("system:kube-controller-manager")),
+		client("kube-scheduler", clusterCA, user("system:kube-scheduler")),
+		client("kube-proxy", clusterCA, user("system:kube-proxy")),
 	}
 	for _, m := range members {
 		list = append(list, certificate{name: m.Name, signer: clusterCA,
@@ -73,8 +75,8 @@ func certificates() []certificate {
 	return list
 }
 
-// ensurePKI makes what is missing, damaged or about to expire under dir, and
-// leaves the rest as it is. A new authority makes all its certificates new.
+// ensurePKI creates what is missing, damaged or about to expire under dir, and keeps the rest. A new authority issues
+// all its certificates anew.
 func ensurePKI(dir string, now time.Time) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -136,7 +138,7 @@ func (c certificate) issue(ca *keyPair, now time.Time) (*keyPair, error) {
 	return sign(template, ca, now)
 }
 
-// sign makes a key and a certificate for it; ca == nil means that it signs itself.
+// sign makes a key and a certificate for it, which is self-signed if ca is nil.
 func sign(template *x509.Certificate, ca *keyPair, now time.Time) (*keyPair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -174,7 +176,7 @@ func (c certificate) alternativeNames() (ips []net.IP, names []string) {
 	return ips, names
 }
 
-// matches reports whether have still serves as c.
+// matches reports whether have still serves the purpose of c.
 func (c certificate) matches(have, ca *x509.Certificate, now time.Time) bool {
 	ips, names := c.alternativeNames()
 	return have.CheckSignatureFrom(ca) == nil &&
@@ -191,7 +193,7 @@ func (p *keyPair) save(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	// The key goes first: a certificate without its key is found and renewed.
+	// The key goes first: the next run finds and renews a certificate that does not belong to its key.
 	if err := writePEM(filepath.Join(dir, name+".key"), "PRIVATE KEY", key); err != nil {
 		return err
 	}
@@ -217,8 +219,7 @@ func loadKeyPair(dir, name string) (*keyPair, error) {
 	return &keyPair{cert: cert, key: key}, nil
 }
 
-// ensureTokenKey keeps the key that signs service account tokens: a new one
-// would invalidate the token of every running pod.
+// ensureTokenKey keeps the key that signs service account tokens: a new one would invalidate every running pod's token.
 func ensureTokenKey(dir string) error {
 	private, public := filepath.Join(dir, "sa.key"), filepath.Join(dir, "sa.pub")
 	key, err := loadKey(private)

@@ -26,7 +26,8 @@ func TestEveryCertificateIsGoodForWhatItIsFor(t *testing.T) {
 			roots := x509.NewCertPool()
 			roots.AddCert(ca.cert)
 			for _, usage := range want.usages {
-				if _, err := pair.cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+				options := x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}}
+				if _, err := pair.cert.Verify(options); err != nil {
 					t.Errorf("usage %v: %v", usage, err)
 				}
 			}
@@ -53,9 +54,10 @@ func TestRenewalTouchesOnlyWhatNeedsIt(t *testing.T) {
 			damage: func(t *testing.T, dir string) { remove(t, dir, victim+".key") }},
 		{name: "half a file costs its own certificate", at: now, renewed: []string{victim},
 			damage: func(t *testing.T, dir string) { overwrite(t, dir, victim+".crt") }},
-		{name: "a lost authority costs all it signed, but no token key", at: now, renewed: []string{"ca", "apiserver", victim},
-			damage: func(t *testing.T, dir string) { remove(t, dir, "ca.key") }},
-		{name: "what is about to expire is renewed", damage: func(*testing.T, string) {},
+		{name: "a lost authority costs everything that it signed, but no token key", at: now,
+			renewed: []string{"ca", "apiserver", victim},
+			damage:  func(t *testing.T, dir string) { remove(t, dir, "ca.key") }},
+		{name: "a certificate that is about to expire is renewed", damage: func(*testing.T, string) {},
 			at: now.Add(certificateLife - 24*time.Hour), renewed: []string{"ca", "apiserver", victim}},
 	}
 	for _, test := range tests {

@@ -19,18 +19,17 @@ import (
 )
 
 const (
-	// minMemory is what the cluster takes (about 1.5 GiB) and a few pods.
+	// minMemory is enough for the cluster (about 1.5 GiB) and a few pods.
 	minMemory = 3 << 30
-	// minDisk is twice what two copies of the images take, and volumes.
+	// minDisk is twice the size of two copies of the images, with room for volumes.
 	minDisk = 8 << 30
 )
 
 //go:embed configs/trial.nft
 var trialRules string
 
-// preflight checks what the cluster needs of the machine, and names all that is
-// wrong at once. What only matters before the start is not checked again while
-// the cluster runs.
+// preflight checks that the machine has what the cluster needs, and reports all problems at once. While the cluster
+// runs, it skips what matters only before the start.
 func (c *cluster) preflight() error {
 	var problems []error
 	check := func(err error) {
@@ -39,14 +38,15 @@ func (c *cluster) preflight() error {
 		}
 	}
 	if os.Geteuid() != 0 {
-		// Most other checks need root to mean anything.
-		return refuse(errors.New("this user is not root, and only root can make namespaces, mounts and network links: run it with sudo"))
+		// Without root most other checks mean nothing.
+		return refuse(errors.New("this user is not root, and only root can make namespaces, mounts and network links: " +
+			"run it with sudo"))
 	}
 	check(checkState(c.layout.root))
 	check(checkCgroups(c.hierarchies))
 	for _, tool := range []struct{ file, source string }{
-		{"containerd", "containerd"}, {"containerd-shim-runc-v2", "containerd"}, {"ctr", "containerd"}, {"runc", "runc"},
-		{"nft", "nftables"}, {"iptables", "iptables"}, {"mount", "mount"}, {"sleep", "coreutils"},
+		{"containerd", "containerd"}, {"containerd-shim-runc-v2", "containerd"}, {"ctr", "containerd"},
+		{"runc", "runc"}, {"nft", "nftables"}, {"iptables", "iptables"}, {"mount", "mount"}, {"sleep", "coreutils"},
 		{"/usr/lib/cni/bridge", "containernetworking-plugins"},
 	} {
 		if _, err := exec.LookPath(tool.file); err != nil {
@@ -64,7 +64,7 @@ func (c *cluster) preflight() error {
 	return refuse(problems...)
 }
 
-// refuse joins the problems to one error, with the way out that always works.
+// refuse joins the problems into one error, which ends with the alternative that always works.
 func refuse(problems ...error) error {
 	if len(problems) == 0 {
 		return nil
@@ -73,14 +73,18 @@ func refuse(problems ...error) error {
 	for _, problem := range problems {
 		fmt.Fprintf(&text, "\n  - %v", problem)
 	}
-	return fmt.Errorf("this machine cannot run the embedded cluster:%s\nset that right, or run `pulumi up -s dev` against a cluster of your own", text.String())
+	return fmt.Errorf("this machine cannot run the embedded cluster:%s\n"+
+		"fix this, or run `pulumi up -s dev` against a cluster of your own", text.String())
 }
 
 // checkState refuses a state folder that the nodes' own mounts would hide.
 func checkState(root string) error {
-	for _, hidden := range []string{"/run", "/var/run", "/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers"} {
+	for _, hidden := range []string{
+		"/run", "/var/run", "/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers",
+	} {
 		if root == hidden || strings.HasPrefix(root, hidden+"/") {
-			return fmt.Errorf("the state folder %s lies under %s, which the nodes replace by their own: set XDG_STATE_HOME to another place", root, hidden)
+			return fmt.Errorf("the state folder %s lies under %s, which each node replaces with its own: "+
+				"set XDG_STATE_HOME to another place", root, hidden)
 		}
 	}
 	return nil
@@ -93,7 +97,8 @@ func checkCgroups(hs []hierarchy) error {
 			return fmt.Errorf("cgroup v2: %w", err)
 		}
 		return missing(strings.Fields(string(data)), func(name string) error {
-			return fmt.Errorf("cgroup v2 has no controller %s: boot a kernel with it enabled, or give this container its own cgroup namespace", name)
+			return fmt.Errorf("cgroup v2 has no controller %s: boot a kernel with it enabled, "+
+				"or give this container its own cgroup namespace", name)
 		})
 	}
 	var names []string
@@ -101,7 +106,8 @@ func checkCgroups(hs []hierarchy) error {
 		names = append(names, strings.Split(filepath.Base(h.path), ",")...)
 	}
 	return missing(names, func(name string) error {
-		return fmt.Errorf("no cgroup hierarchy %s under /sys/fs/cgroup: mount it with `mount -t cgroup -o %s cgroup /sys/fs/cgroup/%s`", name, name, name)
+		return fmt.Errorf("no cgroup hierarchy %[1]s under /sys/fs/cgroup: "+
+			"mount it with `mount -t cgroup -o %[1]s cgroup /sys/fs/cgroup/%[1]s`", name)
 	})
 }
 
@@ -137,7 +143,8 @@ func checkAddresses() error {
 		}
 		for _, ours := range []string{clusterRange, podRange, serviceRange} {
 			if overlap(route.Dst, mustCIDR(ours)) {
-				problems = append(problems, fmt.Errorf("the address range %s is in use: route %s by %s: remove that route while the cluster runs", ours, route.Dst, names[route.LinkIndex]))
+				problems = append(problems, fmt.Errorf("the address range %s is in use by the route %s on %s: "+
+					"remove that route while the cluster runs", ours, route.Dst, names[route.LinkIndex]))
 			}
 		}
 	}
@@ -155,7 +162,8 @@ func checkMemory() error {
 		var kib int64
 		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); err == nil {
 			if kib<<10 < minMemory {
-				return fmt.Errorf("%.1f GiB of memory are available, %d are needed: end other programs", float64(kib)/(1<<20), minMemory>>30)
+				return fmt.Errorf("%.1f GiB of memory are available, %d are needed: end other programs",
+					float64(kib)/(1<<20), minMemory>>30)
 			}
 			return nil
 		}
@@ -173,14 +181,14 @@ func checkDisk(root string) error {
 		return fmt.Errorf("the free space at %s: %w", existing, err)
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; free < minDisk {
-		return fmt.Errorf("%.1f GiB are free at %s, %d are needed: make room, or set XDG_STATE_HOME to a larger disk", float64(free)/(1<<30), existing, minDisk>>30)
+		return fmt.Errorf("%.1f GiB are free at %s, %d are needed: make room, or set XDG_STATE_HOME to a larger disk",
+			float64(free)/(1<<30), existing, minDisk>>30)
 	}
 	return nil
 }
 
-// tryKernel tries, in namespaces that end with it, what no file in /proc tells
-// for sure: new namespaces, overlayfs on the state's file system, a bridge, a
-// veth pair, and the rules that kube-proxy and the pod network use.
+// tryKernel tries, in temporary namespaces, what no file in /proc tells for certain: new namespaces, overlayfs on the
+// state's file system, a bridge, a veth pair, and the rules that kube-proxy and the pod network use.
 func (c *cluster) tryKernel() error {
 	loadModules()
 	if err := os.MkdirAll(c.layout.root, 0o755); err != nil {
@@ -202,14 +210,17 @@ func (c *cluster) tryKernel() error {
 	})
 }
 
-// loadModules loads what a kernel may have as a module: in a new network
-// namespace the kernel does not load them by itself. A kernel that has them
-// built in has no such modules, so only the trial tells.
+// loadModules loads kernel modules, because the kernel does not load them by itself in a new network namespace. It
+// ignores failures: a kernel that has them built in has no such modules, so only the trial tells.
 func loadModules() {
-	if modprobe, err := exec.LookPath("modprobe"); err == nil {
-		for _, module := range []string{"overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_masq", "nft_fib_inet", "nft_numgen"} {
-			exec.Command(modprobe, "-q", module).Run()
-		}
+	modprobe, err := exec.LookPath("modprobe")
+	if err != nil {
+		return
+	}
+	for _, module := range []string{
+		"overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_masq", "nft_fib_inet", "nft_numgen",
+	} {
+		exec.Command(modprobe, "-q", module).Run()
 	}
 }
 
@@ -222,7 +233,8 @@ func tryOverlay(folder string) error {
 	at := func(name string) string { return filepath.Join(folder, name) }
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", at("lower"), at("upper"), at("work"))
 	if err := mount("overlay", at("merged"), "overlay", 0, options); err != nil {
-		return fmt.Errorf("overlayfs does not work on the file system of %s: %w: set XDG_STATE_HOME to a local ext4 or xfs disk", filepath.Dir(folder), err)
+		return fmt.Errorf("overlayfs does not work on the file system of %s: %w: "+
+			"set XDG_STATE_HOME to a local ext4 or xfs disk", filepath.Dir(folder), err)
 	}
 	return unix.Unmount(at("merged"), 0)
 }
@@ -233,7 +245,7 @@ func tryLinks() error {
 		&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "trial-a"}, PeerName: "trial-b"},
 	} {
 		if err := netlink.LinkAdd(link); err != nil {
-			return fmt.Errorf("the kernel makes no %s link: %w: load the module %s", link.Type(), err, link.Type())
+			return fmt.Errorf("the kernel cannot make a %s link: %w: load the module %s", link.Type(), err, link.Type())
 		}
 	}
 	return nil
@@ -243,20 +255,22 @@ func tryRules() error {
 	cmd := exec.Command("nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(trialRules)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("the kernel refuses the netfilter rules that Services need: %w: %s: load the module nf_tables and its parts", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("the kernel refuses the netfilter rules that Services need: %w: %s: "+
+			"load the module nf_tables and its parts", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// tryBridgeFilter checks that what crosses a bridge passes netfilter: else a pod
-// does not get the answer of a Service whose pod is on the same bridge.
+// tryBridgeFilter checks that bridged traffic passes netfilter. Otherwise a pod gets no answer from a Service whose pod
+// is on the same bridge.
 func tryBridgeFilter() error {
 	data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
 	if err != nil {
-		return fmt.Errorf("bridged traffic passes no netfilter: %w: load the module br_netfilter", err)
+		return fmt.Errorf("bridged traffic does not pass netfilter: %w: load the module br_netfilter", err)
 	}
 	if strings.TrimSpace(string(data)) != "1" {
-		return errors.New("bridged traffic passes no netfilter: set the sysctl net.bridge.bridge-nf-call-iptables to 1")
+		return errors.New("bridged traffic does not pass netfilter: " +
+			"set the sysctl net.bridge.bridge-nf-call-iptables to 1")
 	}
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Status tells how each part is, sorted by name. Without a cluster it is empty.
-// It changes nothing, and does not wait for a run that is under way.
+// Status returns the state of each part, sorted by name, or nothing without a cluster. It changes nothing and does not
+// wait for a run in progress.
 func Status(ctx context.Context) ([]PartStatus, error) {
 	root, err := StateDir()
 	if err != nil {

@@ -25,11 +25,11 @@ import (
 	"ollama-k8s/local/internal/toolchain"
 )
 
-// cluster is the work on a cluster within one run.
+// cluster is the cluster during one run of this program.
 type cluster struct {
 	layout      layout
 	hierarchies []hierarchy
-	holders     map[string]record // by member; filled once the namespaces stand
+	holders     map[string]record // by member; filled once the namespaces exist
 	watched     watch
 }
 
@@ -53,8 +53,8 @@ func open(ctx context.Context) (c *cluster, unlock func(), err error) {
 	return c, unlock, nil
 }
 
-// refuseForeign protects a cluster whose state lies elsewhere: there is one
-// address range and one cgroup, hence one cluster a machine.
+// refuseForeign protects a cluster that has its state in another folder: a machine has one address range and one cgroup
+// for us, hence one cluster.
 func (c *cluster) refuseForeign() error {
 	for _, pid := range cgroupProcesses(c.hierarchies) {
 		state, ok := environment(pid, stateKey)
@@ -62,14 +62,15 @@ func (c *cluster) refuseForeign() error {
 			continue
 		}
 		if _, err := os.Stat(state); err == nil {
-			return fmt.Errorf("another cluster runs on this machine, its state is in %s and not in %s: set XDG_STATE_HOME and HOME as it was started, and take it down first", state, c.layout.root)
+			return fmt.Errorf("another cluster runs on this machine, with its state in %s and not in %s: "+
+				"set XDG_STATE_HOME and HOME as when it was started, and take it down first", state, c.layout.root)
 		}
 	}
 	return nil
 }
 
-// Check tells whether this machine can run the cluster, with all that stands in the way, and changes nothing. Up begins with the same; a
-// caller that has long work to do before Up asks here first.
+// Check returns every reason why this machine cannot run the cluster, and changes nothing. Up begins with the same
+// check. Call Check before long work that precedes Up.
 func Check(ctx context.Context) error {
 	c, unlock, err := open(ctx)
 	if err != nil {
@@ -79,13 +80,11 @@ func Check(ctx context.Context) error {
 	return c.preflight()
 }
 
-// Up brings the cluster into its full state and returns when it is usable: the
-// nodes are Ready, DNS and the model registry answer, and the images are known
-// to both nodes. It changes only what is missing, dead or different, and keeps
-// all data; when all is well it takes about a second.
+// Up brings the cluster into its full state and returns when it is usable: the nodes are Ready, DNS and the model
+// registry answer, and both nodes have the images. It changes only what is missing, dead or different, and keeps all
+// data. If there is nothing to do, it takes about a second.
 //
-// The images must include pause and coredns; the model registry is deployed
-// when its image is among them.
+// The images must include pause and coredns. Up deploys the model registry if its image is among them.
 func Up(ctx context.Context, log *progress.Log, list []images.Image) (*Node, error) {
 	c, unlock, err := open(ctx)
 	if err != nil {
@@ -133,8 +132,8 @@ func (c *cluster) configure() error {
 	return c.layout.writeConfigs()
 }
 
-// ensureNamespaces adopts the holders that run, or clears away whatever is left
-// of the ones before and makes new ones. The data stays in any case.
+// ensureNamespaces adopts the running holders. If one is missing, it removes what is left of the earlier ones and
+// starts new ones. It keeps the data in any case.
 func (c *cluster) ensureNamespaces(ctx context.Context, s *progress.Step, inv inventory) error {
 	if !c.adoptHolders() {
 		s.Detail("clearing what an earlier run left")
@@ -163,7 +162,7 @@ func (c *cluster) ensureNamespaces(ctx context.Context, s *progress.Step, inv in
 	return ensureLink(network)
 }
 
-// adoptHolders reports whether every member's holder runs.
+// adoptHolders records the holders, and reports whether every member's holder runs.
 func (c *cluster) adoptHolders() bool {
 	for _, m := range members {
 		r, ok := c.layout.running(holderOf(m))
@@ -176,7 +175,7 @@ func (c *cluster) adoptHolders() bool {
 	return true
 }
 
-// clear ends every process of the cluster and removes what is not data.
+// clear ends every process of the cluster and removes all but the data.
 func (c *cluster) clear(ctx context.Context) error {
 	if err := killCgroup(ctx, c.hierarchies); err != nil {
 		return err
@@ -190,8 +189,7 @@ func (c *cluster) clear(ctx context.Context) error {
 	return os.RemoveAll(c.layout.path("run"))
 }
 
-// ensureControlPlane starts etcd, the control plane and the container runtimes.
-// The images are imported while the API server starts.
+// ensureControlPlane starts etcd, the control plane and the container runtimes. It imports the images meanwhile.
 func (c *cluster) ensureControlPlane(ctx context.Context, s *progress.Step, inv inventory, list []images.Image) error {
 	if _, ok := find(list, "localhost/pause"); !ok {
 		return errors.New("the image localhost/pause is not among those given: without it no pod can start")
@@ -231,8 +229,7 @@ func (c *cluster) ensureAll(inv inventory, names ...string) error {
 	return nil
 }
 
-// ensureNodes starts what makes nodes of the container runtimes, and waits
-// until the scheduler can use them.
+// ensureNodes starts the kubelets, kube-proxy and the agent, and waits until the scheduler can use the nodes.
 func (c *cluster) ensureNodes(ctx context.Context, s *progress.Step, inv inventory) error {
 	names := []string{"kube-proxy", "agent"}
 	for _, m := range members {
@@ -272,8 +269,8 @@ func (c *cluster) ensureNodes(ctx context.Context, s *progress.Step, inv invento
 	return nil
 }
 
-// usable returns nil for a node that is Ready, has its GPUs, and said so after
-// since: an older word is that of a kubelet which is no more.
+// usable returns nil for a node that has its GPUs and has reported Ready after since: an older report came from an
+// earlier kubelet.
 func usable(node *corev1.Node, m member, since time.Time) error {
 	gpus := node.Status.Allocatable["nvidia.com/gpu"]
 	if gpus.Value() != int64(m.GPUs) {
@@ -294,7 +291,7 @@ func usable(node *corev1.Node, m member, since time.Time) error {
 	return errors.New("it has no condition Ready yet")
 }
 
-// ensureServices applies what every pod counts on.
+// ensureServices deploys what every pod depends on: see package cluster.
 func (c *cluster) ensureServices(ctx context.Context, s *progress.Step, list []images.Image) error {
 	config, err := c.restConfig()
 	if err != nil {
@@ -310,8 +307,7 @@ func (c *cluster) ensureServices(ctx context.Context, s *progress.Step, list []i
 	}, s.Detail)
 }
 
-// restConfig is the administrator's access, past any proxy of the environment:
-// the cluster is on this machine.
+// restConfig is the administrator's access. It ignores proxy variables, because the cluster is on this machine.
 func (c *cluster) restConfig() (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.layout.kubeconfig())
 	if err != nil {
@@ -322,8 +318,7 @@ func (c *cluster) restConfig() (*rest.Config, error) {
 	return config, nil
 }
 
-// Kubeconfig returns the path of the running cluster's kubeconfig, or an error
-// that is fs.ErrNotExist when there is no cluster.
+// Kubeconfig returns the path of the running cluster's kubeconfig. If there is no cluster, the error is fs.ErrNotExist.
 func Kubeconfig() (string, error) {
 	root, err := StateDir()
 	if err != nil {
@@ -331,7 +326,7 @@ func Kubeconfig() (string, error) {
 	}
 	path := layout{root}.kubeconfig()
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("there is no cluster: %w: make up brings it up", err)
+		return "", fmt.Errorf("there is no cluster: %w: run `make up` to start one", err)
 	} else if err != nil {
 		return "", err
 	}

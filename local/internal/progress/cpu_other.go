@@ -4,5 +4,5 @@ package progress
 
 import "time"
 
-// cpu is zero where nothing tells.
+// cpu is zero on systems that do not report it.
 func cpu() time.Duration { return 0 }

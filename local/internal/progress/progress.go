@@ -1,8 +1,6 @@
-// Package progress tells a person who waits what is going on: what, for how
-// long, and how far of how much. Work is done in named steps; each prints a
-// line when it starts, one every few seconds while it runs, and one with its
-// time when it ends. Plain lines, so that a log file and a CI page read the
-// same as a terminal.
+// Package progress tells a waiting person what is going on, for how long, and how much of it is done. Work runs in
+// named steps. Each step prints a line when it starts, one every few seconds while it runs, and one with its duration
+// when it ends. All output is plain lines, so a log file and a CI page look the same as a terminal.
 package progress
 
 import (
@@ -12,9 +10,8 @@ import (
 	"time"
 )
 
-// interval between two lines about a step that is still running: often enough
-// that nobody wonders whether it hangs, seldom enough that a build of minutes
-// stays readable.
+// interval is the time between two lines about a running step: short enough that nobody thinks it hangs, long enough
+// that the log of a long build stays readable.
 const interval = 5 * time.Second
 
 // Log writes the progress of steps, which may run at the same time.
@@ -22,25 +19,23 @@ type Log struct {
 	mu       sync.Mutex
 	w        io.Writer
 	began    time.Time
-	cpu      time.Duration // used before began
+	cpu      time.Duration // used before this Log began
 	finished []outcome
 }
 
 type outcome struct {
 	step string
 	took time.Duration
-	cpu  time.Duration // of all that ran meanwhile: steps at the same time count each other's
+	cpu  time.Duration // of everything that ran meanwhile, so concurrent steps count each other's
 	err  error
 }
 
-// New returns a Log that writes to w. The times in front of its lines count
-// from now.
+// New returns a Log that writes to w. The times at the start of its lines count from now.
 func New(w io.Writer) *Log {
 	return &Log{w: w, began: time.Now(), cpu: cpu()}
 }
 
-// Step runs f as the named step and returns its error as it is: the caller
-// knows better what to wrap it in.
+// Step runs f as the named step. It returns f's error as it is, because the caller knows best how to wrap it.
 func (l *Log) Step(name string, f func(s *Step) error) error {
 	s, before := &Step{name: name, began: time.Now()}, cpu()
 	l.Printf("%s …", name)
@@ -52,7 +47,7 @@ func (l *Log) Step(name string, f func(s *Step) error) error {
 	}()
 	err := f(s)
 	close(done)
-	<-told // no line about a running step may follow the one about its end
+	<-told // no line about the running step may follow the line about its end
 
 	took := time.Since(s.began)
 	l.mu.Lock()
@@ -66,7 +61,7 @@ func (l *Log) Step(name string, f func(s *Step) error) error {
 	return err
 }
 
-// tell prints where the step stands, until it is done.
+// tell prints the progress of the step until it is done.
 func (l *Log) tell(s *Step, done <-chan struct{}) {
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
@@ -80,19 +75,18 @@ func (l *Log) tell(s *Step, done <-chan struct{}) {
 	}
 }
 
-// Printf writes one line that belongs to no step, for what a reader has to
-// know: a choice that was made, a thing that was left out.
+// Printf writes a line that belongs to no step, such as a decision that the reader has to know.
 func (l *Log) Printf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	elapsed := time.Since(l.began).Truncate(time.Second)
+	line := fmt.Sprintf(format, args...)
 	// A terminal or a pipe that went away must not stop the work.
-	_, _ = fmt.Fprintf(l.w, "%3d:%02d  %s\n", int(elapsed.Minutes()), int(elapsed.Seconds())%60, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(l.w, "%3d:%02d  %s\n", int(elapsed.Minutes()), int(elapsed.Seconds())%60, line)
 }
 
-// Summary prints the finished steps in the order of their ends, each with its
-// time and the CPU time (user and system) of this process and its finished
-// children during the step, and at last both in all.
+// Summary prints the finished steps in the order in which they ended, each with its duration and the CPU time (user and
+// system) that this process and its finished children used during the step. The last line has the totals.
 func (l *Log) Summary() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +110,7 @@ func (l *Log) Summary() {
 	}
 }
 
-// short is a duration as a person reads it: 120ms, 4.3s, 6m18s.
+// short formats a duration for people: 120ms, 4.3s, 6m18s.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -127,7 +121,7 @@ func short(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
-// Step is a piece of work that is going on.
+// Step is a running piece of work.
 type Step struct {
 	name  string
 	began time.Time
@@ -136,8 +130,8 @@ type Step struct {
 	detail string
 }
 
-// Detail says how far the step is, for instance "612 of 2,140 packages". Only
-// the latest detail is printed, so it costs next to nothing to call often.
+// Detail sets how far the step is, such as "612 of 2,140 packages". Only the latest detail is printed, so frequent
+// calls cost next to nothing.
 func (s *Step) Detail(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,7 +46,7 @@ func TestAFailedStepReturnsItsErrorUnchangedAndIsMarkedInTheSummary(t *testing.T
 		out.Reset()
 		log.Summary()
 		// The CPU times are the machine's own.
-		want := regexp.MustCompile(`^ +TIME +CPU  STEP\n +1m30s +\S+  one\n +0s +\S+  two  failed\n +1m30s +\S+  in all\n$`)
+		want := regexp.MustCompile(`^ *TIME +CPU  STEP\n *1m30s +\S+  one\n *0s +\S+  two  failed\n *1m30s +\S+  in all\n$`)
 		if !want.MatchString(out.String()) {
 			t.Errorf("got\n%s\nwant\n%s", &out, want)
 		}
@@ -57,7 +57,7 @@ func TestTheSummaryTellsTheCPUTimeOfAStepsCommands(t *testing.T) {
 	var out bytes.Buffer
 	log := New(&out)
 	if err := log.Step("busy", func(*Step) error {
-		// Counting to a million takes a shell far longer than the rounding of the table.
+		// Counting to a million takes a shell far longer than the table's rounding.
 		return exec.Command("sh", "-c", "i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done").Run()
 	}); err != nil {
 		t.Fatal(err)
@@ -65,7 +65,8 @@ func TestTheSummaryTellsTheCPUTimeOfAStepsCommands(t *testing.T) {
 	out.Reset()
 	log.Summary()
 	for _, line := range strings.Split(strings.TrimSpace(out.String()), "\n")[1:] {
-		if used, err := time.ParseDuration(strings.Fields(line)[1]); err != nil || used < 100*time.Millisecond {
+		used, err := time.ParseDuration(strings.Fields(line)[1])
+		if err != nil || used < 100*time.Millisecond {
 			t.Errorf("%q: CPU time %v (%v), want that of the shell's loop", line, used, err)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// CacheFolder is where everything lies that can be made again: the tools and,
-// in its folder images, the images. It is $XDG_CACHE_HOME/ollama-k8s, by default ~/.cache/ollama-k8s.
+// CacheFolder holds everything that can be built again: the tools and, in its folder images, the images. It is
+// $XDG_CACHE_HOME/ollama-k8s, by default ~/.cache/ollama-k8s.
 func CacheFolder() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -23,7 +23,7 @@ func CacheFolder() (string, error) {
 	return filepath.Join(cache, "ollama-k8s"), nil
 }
 
-// folder is where a tool of that version and key lies, finished or not yet.
+// folder is the folder of a tool with that version and key, finished or not.
 func (t tool) folder(version, key string) (string, error) {
 	cache, err := CacheFolder()
 	if err != nil {
@@ -32,14 +32,14 @@ func (t tool) folder(version, key string) (string, error) {
 	return filepath.Join(cache, "tools", fmt.Sprintf("%s-%s-%s", t.name, version, key)), nil
 }
 
-// present says whether a finished folder lies at dir: only whole ones ever do.
+// present reports whether there is a finished folder at dir: only complete folders get their name.
 func present(dir string) bool {
 	_, err := os.Stat(dir)
 	return err == nil
 }
 
-// fill runs f on an empty folder and, if f succeeds, gives it the name that f
-// returned in one step. The caller holds the lock of n.
+// fill runs f on an empty folder. If f succeeds, fill renames the folder in one step to the name that f returned. The
+// caller holds the lock of n.
 func fill(n Name, f func(dir string) (final string, err error)) error {
 	cache, err := CacheFolder()
 	if err != nil {
@@ -50,19 +50,19 @@ func fill(n Name, f func(dir string) (final string, err error)) error {
 		return fmt.Errorf("making the cache of tools: %w", err)
 	}
 	dir := filepath.Join(shelf, ".unfinished-"+string(n))
-	if err := os.RemoveAll(dir); err != nil { // of a run that was killed
+	if err := os.RemoveAll(dir); err != nil { // from a run that was killed
 		return fmt.Errorf("removing an unfinished %s: %w", n, err)
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("making a folder for %s: %w", n, err)
 	}
-	defer os.RemoveAll(dir) // gone already when all went well
+	defer os.RemoveAll(dir) // already gone after a success
 	final, err := f(dir)
 	if err != nil {
 		return err
 	}
 	if present(final) {
-		return nil // Debian had nothing newer than what was there before
+		return nil // Debian has nothing newer
 	}
 	if err := os.Rename(dir, final); err != nil {
 		return fmt.Errorf("finishing %s: %w", n, err)
@@ -70,8 +70,8 @@ func fill(n Name, f func(dir string) (final string, err error)) error {
 	return nil
 }
 
-// Lock keeps two runs from making the same thing at once. It waits for the
-// other run, which will most likely leave nothing to do, or until ctx ends.
+// Lock keeps two runs from building the same thing at the same time. It waits until the other run, which usually leaves
+// nothing to do, has ended or ctx ends.
 func Lock(ctx context.Context, name string) (unlock func(), err error) {
 	cache, err := CacheFolder()
 	if err != nil {
@@ -87,8 +87,8 @@ func Lock(ctx context.Context, name string) (unlock func(), err error) {
 	return func() { _ = l.Unlock() }, nil // the lock also ends with the process
 }
 
-// digest is a key over values and the contents of files, in their order. The
-// kind of machine always counts.
+// digest is a key over values and the contents of files, in order. The operating system and the architecture always
+// count.
 type digest struct{ text []byte }
 
 func newDigest(values ...any) *digest {
@@ -113,8 +113,7 @@ func (d *digest) addFile(name, path string) error {
 	return nil
 }
 
-// String is 12 hex digits: enough to tell a few hundred builds apart, short
-// enough to read.
+// String returns 12 hex digits: enough to distinguish a few hundred builds, and short enough to read.
 func (d *digest) String() string {
 	sum := sha256.Sum256(d.text)
 	return hex.EncodeToString(sum[:6])

@@ -9,14 +9,15 @@ import (
 	"strings"
 )
 
-// keyring verifies all of Debian's suites; each Debian has it.
+// keyring verifies all of Debian's suites. Every Debian machine has it.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// download brings the packages and all that they depend on into archives, by
-// an apt of our own: see debian/apt.conf.tmpl.
+// download downloads the packages and all their dependencies into archives, with an apt configuration of our own: see
+// debian/apt.conf.tmpl.
 func (d debianTool) download(j job, archives string) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("downloading Debian packages %s: %w: the embedded cluster needs a Debian machine", strings.Join(d.packages, ", "), err)
+		return fmt.Errorf("downloading Debian packages %s: %w: the embedded cluster needs a Debian machine",
+			strings.Join(d.packages, ", "), err)
 	}
 	mirror, err := mirror(j)
 	if err != nil {
@@ -26,7 +27,7 @@ func (d debianTool) download(j job, archives string) error {
 	if err != nil {
 		return err
 	}
-	// The lists of packages are kept for the next tool, one run at a time.
+	// The package lists stay for the next tool, so only one run at a time may use them.
 	unlock, err := Lock(j.ctx, "apt")
 	if err != nil {
 		return err
@@ -62,15 +63,13 @@ func (d debianTool) download(j job, archives string) error {
 	return aptGet(j.ctx, environment, append(args, d.packages...)...)
 }
 
-// mirror is where the machine's own packages come from: it has the newer
-// suites as well.
+// mirror returns the source of the machine's own packages: it has the newer suites as well.
 func mirror(j job) (string, error) {
 	uri, err := knownMirror(j)
 	if err != nil || uri != "" {
 		return uri, err
 	}
-	// Only its lists tell apt whose packages a mirror has, and minimal
-	// machines are delivered without any.
+	// Only the package lists tell apt which packages a mirror has, and minimal machines come without any.
 	j.step.Detail("updating the machine's lists of packages")
 	if err := aptGet(j.ctx, nil, "update"); err != nil {
 		return "", err
@@ -81,9 +80,9 @@ func mirror(j job) (string, error) {
 	return "", errors.New("apt knows no mirror of Debian's packages: add one to the machine's apt sources")
 }
 
-// knownMirror is what the lists that apt has now tell, or "".
+// knownMirror returns the mirror in apt's current package lists, or "".
 func knownMirror(j job) (string, error) {
-	// One line for each list of packages that the machine's apt uses.
+	// This prints one line for each package list that the machine's apt uses.
 	cmd := exec.CommandContext(j.ctx, "apt-get", "indextargets",
 		"--format", "$(ORIGIN) $(RELEASE) $(REPO_URI)", "Created-By: Packages")
 	out, err := cmd.Output()
@@ -93,9 +92,9 @@ func knownMirror(j job) (string, error) {
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
 		if len(fields) != 3 || fields[0] != "Debian" {
-			continue // another publisher's, or never downloaded
+			continue // from another publisher, or never downloaded
 		}
-		if suite := fields[1]; !strings.Contains(suite, "-") { // not updates, not security
+		if suite := fields[1]; !strings.Contains(suite, "-") { // neither updates nor security
 			return fields[2], nil
 		}
 	}

@@ -15,11 +15,10 @@ import (
 	"ollama-k8s/local/internal/toolchain/sharedlibs"
 )
 
-// debianTool comes out of Debian packages of a newer suite than the machine's
-// own. They are not installed: programs and their libraries, C library
-// included, are unpacked into a folder root, which is also an image's root.
+// debianTool comes from Debian packages of a newer suite than the machine's. They are not installed: their programs and
+// libraries, the C library included, are unpacked into a folder root, which is also the root of an image.
 type debianTool struct {
-	packages []string          // the first one's version is the tool's
+	packages []string          // the version of the first one is the tool's version
 	series   string            // wanted versions, as in apt_preferences
 	programs map[string]string // name of a wrapper → program in root
 }
@@ -27,11 +26,11 @@ type debianTool struct {
 //go:embed debian
 var debianFiles embed.FS
 
-// debianTemplates are debianFiles but for those without values.
+// debianTemplates are the debianFiles that take values.
 var debianTemplates = template.Must(template.ParseFS(debianFiles, "debian/*.tmpl"))
 
-// key leaves the version out: which one Debian has is only known once asked,
-// and one that is there already will do.
+// key does not cover the version: only a request tells which one Debian has, and a version that is already unpacked is
+// good enough.
 func (d debianTool) key() string {
 	key := newDigest(d)
 	entries, err := fs.Glob(debianFiles, "debian/*.tmpl")
@@ -48,7 +47,7 @@ func (d debianTool) key() string {
 	return key.String()
 }
 
-// find takes the newest of what has been unpacked.
+// find returns the newest folder that has been unpacked.
 func (d debianTool) find(t tool) (string, error) {
 	pattern, err := t.folder("*", d.key())
 	if err != nil {
@@ -90,7 +89,8 @@ func (d debianTool) make(j job, dir string) (string, error) {
 	version := ""
 	for i, file := range files {
 		j.step.Detail("unpacking package %d of %d", i+1, len(files))
-		if out, err := exec.CommandContext(j.ctx, "dpkg-deb", "--extract", file, unpacked).CombinedOutput(); err != nil {
+		extract := exec.CommandContext(j.ctx, "dpkg-deb", "--extract", file, unpacked)
+		if out, err := extract.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("unpacking %s: %w: %s", filepath.Base(file), err, out)
 		}
 		if strings.HasPrefix(filepath.Base(file), d.packages[0]+"_") {
@@ -113,10 +113,10 @@ func (d debianTool) make(j job, dir string) (string, error) {
 	return j.tool.folder(version, d.key())
 }
 
-// assemble copies a program and what it needs from unpacked to dir/root, and
-// writes the wrapper dir/name that starts it from there.
+// assemble copies a program and its libraries from unpacked to dir/root, and writes the wrapper dir/name that starts
+// it.
 func assemble(unpacked, dir, name, program string) error {
-	// glibc loads libgcc_s when a thread ends itself, and aborts without it.
+	// glibc loads libgcc_s when a thread ends itself, and aborts if it is missing.
 	needs, err := sharedlibs.Of(unpacked, program, "libgcc_s.so.1")
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func assemble(unpacked, dir, name, program string) error {
 	if needs.Loader == "" || len(needs.Libraries) == 0 {
 		return errors.New("it is a static program: it needs no wrapper")
 	}
-	// Debian unpacks /lib64 to /usr/lib64 and leaves the link to another package.
+	// Debian unpacks /lib64 to /usr/lib64, and another package has the link.
 	loader := filepath.Join(unpacked, needs.Loader)
 	if _, err := os.Stat(loader); err != nil {
 		loader = filepath.Join(unpacked, "usr", needs.Loader)
@@ -142,9 +142,10 @@ func assemble(unpacked, dir, name, program string) error {
 	if err != nil {
 		return fmt.Errorf("writing the wrapper: %w", err)
 	}
-	err = debianTemplates.ExecuteTemplate(wrapper, "wrapper.sh.tmpl", struct{ Program, Loader, Libraries string }{
+	values := struct{ Program, Loader, Libraries string }{
 		program, needs.Loader, filepath.Dir(needs.Libraries[0]),
-	})
+	}
+	err = debianTemplates.ExecuteTemplate(wrapper, "wrapper.sh.tmpl", values)
 	if err := errors.Join(err, wrapper.Close()); err != nil {
 		return fmt.Errorf("writing the wrapper: %w", err)
 	}

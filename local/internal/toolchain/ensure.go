@@ -9,7 +9,7 @@ import (
 	"ollama-k8s/local/internal/progress"
 )
 
-// job is what a recipe needs while it works.
+// job is the context of a recipe at work.
 type job struct {
 	ctx  context.Context
 	log  *progress.Log
@@ -17,9 +17,8 @@ type job struct {
 	tool tool
 }
 
-// Ensure makes what is missing of the named tools, one at a time: each build
-// uses all cores already. It is quick when nothing is missing, and asks the
-// network only for what is. An interrupted Ensure goes on where it stopped.
+// Ensure builds the missing ones of the named tools, one at a time, because each build uses all cores. It is quick if
+// nothing is missing, and uses the network only for what is. After an interruption, the next Ensure continues.
 func Ensure(ctx context.Context, log *progress.Log, names ...Name) error {
 	var problems []error
 	for _, n := range names {
@@ -40,7 +39,7 @@ func ensure(ctx context.Context, log *progress.Log, n Name) error {
 	}
 	if n == PulumiRandom {
 		if real := installedRandomPlugin(); real != "" {
-			log.Printf("the installed random plugin %s is used, not the stand-in", real)
+			log.Printf("using the installed random plugin %s instead of the stand-in", real)
 			return nil
 		}
 	}
@@ -48,14 +47,14 @@ func ensure(ctx context.Context, log *progress.Log, n Name) error {
 		return err
 	}
 	return log.Step("tool "+string(t.name), func(s *progress.Step) error {
-		s.Detail("waiting for another run that makes it")
+		s.Detail("waiting for another run that builds it")
 		unlock, err := Lock(ctx, string(t.name))
 		if err != nil {
 			return err
 		}
 		defer unlock()
 		if dir, err := t.recipe.find(t); dir != "" || err != nil {
-			return err // the other run made it
+			return err // the other run built it
 		}
 		return fill(t.name, func(dir string) (string, error) {
 			return t.recipe.make(job{ctx, log, s, t}, dir)
@@ -63,10 +62,9 @@ func ensure(ctx context.Context, log *progress.Log, n Name) error {
 	})
 }
 
-// Path is the absolute path of a finished tool: of its executable, or of the
-// folder for HAProxy and Prometheus, whose folder root is an image's root
-// (their executables are Command's). It is empty until Ensure has made the
-// tool, and stays the same until the tool's sources change.
+// Path returns the absolute path of a finished tool: of its executable or, for HAProxy and Prometheus, of its folder
+// root, which is an image's root (Command returns their executables). It is empty until Ensure has built the tool, and
+// stays the same until the tool's sources change.
 func Path(n Name) string {
 	if n == PulumiRandom {
 		if real := installedRandomPlugin(); real != "" {
@@ -92,10 +90,9 @@ func Path(n Name) string {
 	return filepath.Join(dir, string(n))
 }
 
-// Command is the absolute path of a finished tool's executable for use on this
-// machine. Only for what comes out of Debian packages does it differ from
-// Path: there it is a wrapper that brings the tool's own libraries. It is
-// empty until Ensure has made the tool.
+// Command returns the absolute path of a finished tool's executable for use on this machine. It differs from Path only
+// for tools from Debian packages: there it is a wrapper that uses the tool's own libraries. It is empty until Ensure
+// has built the tool.
 func Command(n Name) string {
 	path := Path(n)
 	if t, err := find(n); err == nil && path != "" {

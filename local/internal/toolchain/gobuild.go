@@ -14,24 +14,23 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// compilerFlags leave out of all packages what costs time and a tool does not need: debug information and inlining.
-// Kubernetes compiles in 71 % of the CPU time so. A package in Go's build cache serves another build only if that has
-// the same flags: the Makefile's GOFLAGS have these too.
+// compilerFlags leave out debug information and inlining in all packages: both cost time, and a tool does not need
+// them. Kubernetes then compiles in 71 % of the CPU time. A package in Go's build cache serves another build only if
+// that has the same flags, so the Makefile's GOFLAGS have these too.
 const compilerFlags = "-gcflags=all=-dwarf=false -l"
 
 // goBuild is one run of go build.
 type goBuild struct {
 	folder  string // of the module
-	source  string // package, default the folder's
+	source  string // package; default the package in the folder
 	output  string
 	ldflags string
 	cgo     bool
-	include string // further include folder, "" for none
+	include string // another include folder, "" for none
 	overlay string // see go help build, "" for none
 }
 
-// run downloads what is missing and builds, counting the packages: a first
-// build of Kubernetes has 2,800 of them.
+// run downloads missing modules and builds. It counts the packages: the first build of Kubernetes has 2,800 of them.
 func (b goBuild) run(j job) error {
 	source := b.source
 	if source == "" {
@@ -59,18 +58,18 @@ func (b goBuild) run(j job) error {
 	flags = append(flags, "-v", "-trimpath", compilerFlags, "-ldflags=-s -w "+b.ldflags, "-o", b.output, source)
 	built := 0
 	return b.goCommand(j.ctx, append([]string{"build"}, flags...), func(line string) {
-		// -v names the packages that are compiled, not those in Go's cache,
-		// so the count may end far below the total. A line with a space is a
-		// compiler's remark.
+		// -v names the packages that Go compiles, without those in its cache, so the count may end far below the total. A
+		// line with a space is a remark of the compiler.
 		if !strings.Contains(line, " ") {
 			built++
-			j.step.Detail("%s packages compiled of at most %s", humanize.Comma(int64(built)), humanize.Comma(int64(packages)))
+			j.step.Detail("%s packages compiled of at most %s",
+				humanize.Comma(int64(built)), humanize.Comma(int64(packages)))
 		}
 	})
 }
 
-// goCommand runs the go command and gives each line that it prints to see. Its
-// error ends with what the command said last.
+// goCommand runs the go command and passes each line of its output to see. Its error ends with the last lines of the
+// output.
 func (b goBuild) goCommand(ctx context.Context, args []string, see func(line string)) error {
 	cmd := goCommand(ctx, b.folder, args...)
 	cmd.Env = append(cmd.Env, b.environment()...)
@@ -85,7 +84,7 @@ func (b goBuild) goCommand(ctx context.Context, args []string, see func(line str
 	if err != nil {
 		return fmt.Errorf("starting go %s: %w", args[0], err)
 	}
-	const kept = 30 // lines: a compiler's first complaint with what led to it
+	const kept = 30 // lines: the compiler's first complaint, with its context
 	var last []string
 	lines := bufio.NewScanner(read)
 	for lines.Scan() {
@@ -97,7 +96,8 @@ func (b goBuild) goCommand(ctx context.Context, args []string, see func(line str
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("go %s in %s: %w:\n%s", strings.Join(args, " "), b.folder, err, strings.Join(last, "\n"))
+		return fmt.Errorf("go %s in %s: %w:\n%s",
+			strings.Join(args, " "), b.folder, err, strings.Join(last, "\n"))
 	}
 	return nil
 }
@@ -113,21 +113,21 @@ func (b goBuild) environment() []string {
 	return []string{"CGO_ENABLED=1", "CGO_CFLAGS=" + flags, "CGO_CXXFLAGS=" + flags}
 }
 
-// goCommand is the go command in a module's folder, independent of how the
-// user has set up Go, except for where it finds modules.
+// goCommand returns the go command in a module's folder. It ignores the user's Go settings, except for the source of
+// modules.
 func goCommand(ctx context.Context, folder string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = folder
-	// An installed Go is all there is: another one cannot be downloaded.
+	// Use the installed Go: another one cannot be downloaded.
 	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-buildvcs=false", "GOOS=", "GOARCH=")
-	// On an interrupt go stops its compilers and cleans up behind them.
+	// On an interrupt, go stops its compilers and cleans up after them.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
 
-// dependencyFolder is where the sources of a module lie that the module in
-// folder requires; they are downloaded if they are not there yet.
+// dependencyFolder is the folder with the sources of a module that the module in folder requires. It downloads them if
+// necessary.
 func dependencyFolder(ctx context.Context, folder, module string) (string, error) {
 	for _, args := range [][]string{{"mod", "download", module}, {"list", "-m", "-f", "{{.Dir}}", module}} {
 		out, err := goCommand(ctx, folder, args...).Output()

@@ -10,23 +10,22 @@ import (
 	"runtime"
 )
 
-// goTool is built from the Go module local/tools/NAME, which pins what it is
-// made of. A module per tool, because some want versions that others reject.
+// goTool is built from the Go module local/tools/NAME, which pins its dependencies. Each tool has a module of its own,
+// because some need versions that others reject.
 type goTool struct {
-	source     string   // package to build, default the module's own main
-	executable string   // its file name, default the tool's name
-	links      []string // further names under which a multi-call binary is started
-	ldflags    string   // on top of -s -w
+	source     string   // package to build; default the module's own main package
+	executable string   // its file name; default the tool's name
+	links      []string // more names under which a multi-call binary is started
+	ldflags    string   // in addition to -s -w
 	cgo        bool
-	needs      []string          // Debian packages without which it does not build
+	needs      []string          // Debian packages that the build needs
 	headers    map[string]string // folder on the include path → module that has those headers
 	embeds     embeds
 }
 
-// embeds are files that the main package embeds and that a dependency has:
-// name in the main package → path in the module. Embedding cannot reach out of
-// a module, and copies of megabytes that must fit a version are not for a
-// repository, so the build lays them over the missing files.
+// embeds are files of a dependency that the main package embeds: name in the main package → path in the module.
+// Embedding cannot reach into another module, and a repository should not have copies of megabytes that must fit a
+// version. So the build overlays them.
 type embeds struct {
 	module string
 	files  map[string]string
@@ -59,7 +58,7 @@ func (g goTool) folderOf(t tool) (string, error) {
 	return t.folder(t.version, key)
 }
 
-// key covers the module's files, but its tests, and the whole recipe.
+// key covers the module's files, except its tests, and the whole recipe.
 func (g goTool) key(t tool, module string) (string, error) {
 	key := newDigest(runtime.Version(), compilerFlags, t.version, g)
 	if err := addFolder(key, module, module); err != nil {
@@ -77,9 +76,8 @@ func moduleFolder(t tool) (string, error) {
 	return filepath.Join(sources, "tools", string(module)), err
 }
 
-// Sources is the folder in Go's module cache with the sources of a module that
-// a tool is built from, for what lies there besides code. They are downloaded
-// if they are not there yet.
+// Sources returns the folder in Go's module cache with the sources of a module that a tool is built from, for files
+// other than code. It downloads them if necessary.
 func Sources(ctx context.Context, n Name, module string) (string, error) {
 	t, err := find(n)
 	if err != nil {
@@ -93,7 +91,7 @@ func Sources(ctx context.Context, n Name, module string) (string, error) {
 }
 
 func (g goTool) make(j job, dir string) (string, error) {
-	// Before the build, so that a source that changes meanwhile is built anew.
+	// Compute the key before the build, so that a source that changes meanwhile is built again.
 	final, err := g.folderOf(j.tool)
 	if err != nil {
 		return "", err
@@ -132,9 +130,9 @@ func (g goTool) make(j job, dir string) (string, error) {
 	return final, nil
 }
 
-// includeFolder is a folder with the headers that the tool needs, or "". Its
-// path is on the compilers' command lines and so in the keys of Go's build
-// cache: it is the same for each checkout, or each would compile anew.
+// includeFolder returns a folder with the headers that the tool needs, or "". Its path is on the compilers' command
+// lines, and so in the keys of Go's build cache. It is the same for every checkout: otherwise each would compile
+// everything again.
 func (g goTool) includeFolder(j job, module string) (string, error) {
 	if len(g.headers) == 0 {
 		return "", nil
@@ -163,8 +161,7 @@ func (g goTool) includeFolder(j job, module string) (string, error) {
 	return include, nil
 }
 
-// overlay writes a file for go build -overlay, if the tool embeds something,
-// and returns its path or "".
+// overlay writes a file for go build -overlay if the tool embeds files, and returns its path or "".
 func (g goTool) overlay(j job, module string) (string, error) {
 	if len(g.embeds.files) == 0 {
 		return "", nil

@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// ownCommand is built from this module's own cmd/NAME. Its key covers just
-// what it is made of, so that work on other parts does not rebuild it.
+// ownCommand is built from this module's cmd/NAME. Its key covers only the packages that it consists of, so that work
+// on other parts does not rebuild it.
 type ownCommand struct{}
 
 func (o ownCommand) find(t tool) (string, error) {
@@ -48,7 +48,7 @@ func (o ownCommand) make(j job, dir string) (string, error) {
 	}.run(j)
 }
 
-// ownKeys remembers the keys of this run: working one out takes a second.
+// ownKeys caches the keys of this run: computing one takes a second.
 var ownKeys sync.Map
 
 func ownKey(n Name) (string, error) {
@@ -61,8 +61,9 @@ func workOutOwnKey(n Name) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The folders of this module's packages, and the versions of the others.
-	const format = `{{if not .Standard}}{{if .Module.Main}}{{.Dir}}{{else}}{{.Module.Path}}@{{.Module.Version}}{{end}}{{end}}`
+	// The folders of this module's packages, and the versions of the other modules.
+	const format = `{{if not .Standard}}{{if .Module.Main}}{{.Dir}}{{else}}` +
+		`{{.Module.Path}}@{{.Module.Version}}{{end}}{{end}}`
 	cmd := goCommand(context.Background(), sources, "list", "-deps", "-f", format, "./cmd/"+string(n))
 	cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
 	var problems bytes.Buffer
@@ -86,8 +87,7 @@ func workOutOwnKey(n Name) (string, error) {
 	return key.String(), nil
 }
 
-// addFolder counts in all files of a package's folder and below, for packages
-// embed files, except its tests.
+// addFolder adds the files in a package's folder and below, because packages embed files, except tests and notes.
 func addFolder(key *digest, sources, folder string) error {
 	return filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
@@ -99,7 +99,7 @@ func addFolder(key *digest, sources, folder string) error {
 			}
 			return nil
 		}
-		if !entry.Type().IsRegular() || strings.HasSuffix(path, "_test.go") {
+		if !entry.Type().IsRegular() || strings.HasSuffix(path, "_test.go") || filepath.Ext(path) == ".md" {
 			return nil
 		}
 		name, err := filepath.Rel(sources, path)

@@ -13,18 +13,18 @@ import (
 	"ollama-k8s/local/internal/progress"
 )
 
-// machinePackages are the Debian packages of the machine's own release that
-// the embedded cluster runs with; those that a build needs are in its recipe.
+// machinePackages are the Debian packages, of the machine's own release, that the embedded cluster runs with. A tool's
+// recipe has the packages that its build needs.
 var machinePackages = []string{
-	"busybox-static",  // the shell of images
-	"ca-certificates", // likewise
+	"busybox-static",  // the shell in the images
+	"ca-certificates", // for the images
 	"containerd", "runc", "containernetworking-plugins",
 	"conntrack", "iptables", "nftables", // kube-proxy
 	"iproute2", "kmod", "mount", "util-linux",
 }
 
-// EnsureDebian installs what dpkg says is missing of the Debian packages that
-// running the cluster and building all tools need. Nothing is started by that.
+// EnsureDebian installs the missing Debian packages for running the cluster and building all tools. It starts none of
+// their services.
 func EnsureDebian(ctx context.Context, log *progress.Log) error {
 	wanted := machinePackages
 	for _, t := range tools {
@@ -41,7 +41,7 @@ func EnsureDebian(ctx context.Context, log *progress.Log) error {
 	})
 }
 
-// ensurePackages is EnsureDebian for some packages, as part of a step.
+// ensurePackages installs the missing ones of some packages, as part of a step.
 func ensurePackages(ctx context.Context, s *progress.Step, wanted []string) error {
 	missing, err := missingPackages(ctx, wanted)
 	if err != nil || len(missing) == 0 {
@@ -55,10 +55,11 @@ func missingPackages(ctx context.Context, wanted []string) ([]string, error) {
 		return nil, nil
 	}
 	if _, err := os.Stat("/etc/debian_version"); err != nil {
-		return nil, fmt.Errorf("the machine is not Debian (%w): the embedded cluster needs its packages %s", err, strings.Join(wanted, " "))
+		return nil, fmt.Errorf("the machine is not Debian (%w): the embedded cluster needs its packages %s",
+			err, strings.Join(wanted, " "))
 	}
 	args := append([]string{"--show", "--showformat=${db:Status-Status} ${binary:Package}\n"}, wanted...)
-	// It exits with 1 when it does not know one of them, and lists the others.
+	// dpkg-query exits with 1 if it does not know a package, but lists the others.
 	out, err := exec.CommandContext(ctx, "dpkg-query", args...).Output()
 	var exit *exec.ExitError
 	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
@@ -80,12 +81,12 @@ func missingPackages(ctx context.Context, wanted []string) ([]string, error) {
 	return missing, nil
 }
 
-// install asks the network for the lists of packages only if the machine's own
-// do not do: a fresh machine has none, an old one has outdated ones.
+// install downloads the package lists only if the machine's own do not work: a fresh machine has none, and old ones are
+// outdated.
 func install(ctx context.Context, s *progress.Step, packages []string) error {
 	list := strings.Join(packages, " ")
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("not root, and these Debian packages are missing: run: sudo apt-get install %s", list)
+		return fmt.Errorf("these Debian packages are missing, and this user is not root: run: sudo apt-get install %s", list)
 	}
 	allowStarts, err := forbidStarts()
 	if err != nil {
@@ -105,22 +106,21 @@ func install(ctx context.Context, s *progress.Step, packages []string) error {
 	return aptGet(ctx, nil, args...)
 }
 
-// policyFile is asked by Debian's installation scripts whether they may start
-// a service.
+// policyFile tells Debian's installation scripts whether they may start a service.
 const policyFile = "/usr/sbin/policy-rc.d"
 
 //go:embed debian/policy-rc.d
 var policy []byte
 
-// forbidStarts keeps installed services from being started: the cluster runs
-// its own containerd. A policy that the machine has already is left alone.
+// forbidStarts prevents the start of installed services, because the cluster runs its own containerd. It does not
+// replace a policy that the machine already has.
 func forbidStarts() (undo func(), err error) {
 	file, err := os.OpenFile(policyFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if errors.Is(err, os.ErrExist) {
 		return func() {}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("keeping services from being started: %w", err)
+		return nil, fmt.Errorf("preventing the start of services: %w", err)
 	}
 	_, err = file.Write(policy)
 	if err := errors.Join(err, file.Close()); err != nil {
@@ -129,11 +129,11 @@ func forbidStarts() (undo func(), err error) {
 	return func() { _ = os.Remove(policyFile) }, nil
 }
 
-// aptGet runs apt-get with further environment variables. Its error ends with
-// what apt-get said.
+// aptGet runs apt-get with additional environment variables. Its error ends with the last lines of apt-get's output.
 func aptGet(ctx context.Context, environment []string, args ...string) error {
 	// Another run of apt-get on the machine may take its time.
-	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"--quiet", "--option=DPkg::Lock::Timeout=600"}, args...)...)
+	options := []string{"--quiet", "--option=DPkg::Lock::Timeout=600"}
+	cmd := exec.CommandContext(ctx, "apt-get", append(options, args...)...)
 	cmd.Env = append(append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"), environment...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said

@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// installedRandomPlugin is Pulumi's own random plugin where the machine has
-// it, on PATH or among Pulumi's plugins, or "". The stand-in in our own cache
-// does not count, although the engine is run with that on PATH.
+// installedRandomPlugin returns Pulumi's own random plugin if the machine has it, on PATH or among Pulumi's plugins, or
+// "". The stand-in in our cache does not count, although it is on the engine's PATH.
 func installedRandomPlugin() string {
 	const executable = "pulumi-resource-random"
 	ours, _ := CacheFolder()
@@ -36,7 +35,7 @@ func installedRandomPlugin() string {
 	if err != nil {
 		return ""
 	}
-	// Whichever of several: each serves all that the program asks for.
+	// Any of several will do: each serves everything that the program asks for.
 	if i := slices.IndexFunc(found, isReal); i >= 0 {
 		return found[i]
 	}

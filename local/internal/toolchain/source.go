@@ -12,10 +12,10 @@ import (
 
 const ownModule = "ollama-k8s/local"
 
-// sourceFolder is the folder of this module, which holds the sources of all
-// tools: they are modules of their own, which cannot be embedded.
+// sourceFolder is the folder of this module, which has the sources of all tools. They are modules of their own, so they
+// cannot be embedded.
 var sourceFolder = sync.OnceValues(func() (string, error) {
-	// Where this file was compiled, unless paths were trimmed or it has moved.
+	// The folder where this file was compiled, unless the build trimmed paths or the folder has moved.
 	if _, file, _, ok := runtime.Caller(0); ok {
 		if dir := filepath.Join(filepath.Dir(file), "..", ".."); isOwnModule(dir) {
 			return dir, nil
@@ -32,7 +32,8 @@ var sourceFolder = sync.OnceValues(func() (string, error) {
 			}
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("finding the sources of the tools: no go.mod of module %s in or above %s: run it inside the repository", ownModule, work)
+			return "", fmt.Errorf("finding the sources of the tools: no go.mod of module %s in or above %s: "+
+				"run it inside the repository", ownModule, work)
 		}
 	}
 })

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Name is how a tool is asked for.
+// Name is the name of a tool.
 type Name string
 
-// The tools. Kubectl, Etcd and Promtool come with others.
+// The tools. Kubectl, Etcd and Promtool are part of others.
 const (
 	Kubernetes       Name = "kubernetes"
 	Kubectl          Name = "kubectl"
@@ -31,41 +31,40 @@ const (
 	Prometheus       Name = "prometheus"
 	Promtool         Name = "promtool"
 
-	// No cluster needs these; a trial of the stack next to them does.
+	// For trials next to the stack. No cluster needs these.
 	KEDA              Name = "keda"
 	KEDAAdapter       Name = "keda-adapter"
 	PrometheusAdapter Name = "prometheus-adapter"
 	Kwok              Name = "kwok"
 )
 
-// A tool is a folder in the cache that some recipe can fill.
+// A tool is a folder in the cache that a recipe can fill.
 type tool struct {
 	name    Name
-	version string // part of the folder's name, for people; the key is what counts
+	version string // part of the folder's name, for people; only the key matters
 	recipe  recipe
 }
 
 // A recipe fills a tool's folder.
 type recipe interface {
-	// find returns the folder of the finished tool in the cache, or "". It is
-	// quick and asks no network.
+	// find returns the folder of the finished tool in the cache, or "". It is quick and does not use the network.
 	find(t tool) (string, error)
-	// make fills the empty folder dir and returns where in the cache it belongs.
+	// make fills the empty folder dir and returns its final path in the cache.
 	make(j job, dir string) (final string, err error)
 }
 
-// alsoKnown maps the names that are served by another tool's folder.
+// alsoKnown maps the names of tools that are in another tool's folder.
 var alsoKnown = map[Name]Name{
 	Kubectl:  Kubernetes,
 	Etcd:     Kubernetes,
 	Promtool: Prometheus,
 }
 
-// moduleOf maps the tools that are further programs of another tool's module. CoreDNS shares Kubernetes' client, and
-// its compiled packages only where both choose the same versions of all that it is made of.
+// moduleOf maps the tools that are programs of another tool's module. CoreDNS uses the same client as Kubernetes, and
+// the two can share its compiled packages only if they use the same versions of all its dependencies.
 var moduleOf = map[Name]Name{KEDAAdapter: KEDA, CoreDNS: Kubernetes}
 
-// tools are all there are, the most awaited first: Names keeps their order.
+// tools lists all tools in the order of Names, the most important first.
 var tools = []tool{
 	{Kubernetes, "1.35.4", goTool{
 		ldflags: "-X k8s.io/component-base/version.gitVersion=v1.35.4" +
@@ -84,8 +83,7 @@ var tools = []tool{
 	}},
 	{Pulumi, "3.274.1", goTool{
 		source: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
-		// The Automation API reads the version before it does anything, and
-		// refuses a CLI that says none.
+		// The Automation API checks the CLI's version first, and refuses a CLI without one.
 		ldflags: "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v3.274.1",
 	}},
 	{CoreDNS, "1.14.3", goTool{source: "./coredns"}},
@@ -116,7 +114,7 @@ var tools = []tool{
 	}},
 	{HAProxy, "3.4", debianTool{
 		packages: []string{"haproxy"},
-		series:   "3.4.*", // the first with large buffers; Debian's stable has 2.6
+		series:   "3.4.*", // the first with large buffers; Debian stable has 2.6
 		programs: map[string]string{"haproxy": "usr/sbin/haproxy"},
 	}},
 	{Prometheus, "3", debianTool{
@@ -139,7 +137,7 @@ var tools = []tool{
 	}},
 }
 
-// Names are all that Ensure, Path and Command know.
+// Names lists all names that Ensure, Path and Command accept.
 func Names() []Name {
 	var names []Name
 	for _, t := range tools {
@@ -162,5 +160,5 @@ func find(n Name) (tool, error) {
 	for _, name := range Names() {
 		known = append(known, string(name))
 	}
-	return tool{}, fmt.Errorf("there is no tool %q: use one of %s", n, strings.Join(known, ", "))
+	return tool{}, fmt.Errorf("unknown tool %q: use one of %s", n, strings.Join(known, ", "))
 }

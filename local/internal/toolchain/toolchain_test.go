@@ -27,7 +27,8 @@ func TestAToolsKeyChangesWithWhatItIsMadeOfAndWithNothingElse(t *testing.T) {
 		{"a checksum", base, "go.sum", true},
 		{"a linker flag", goTool{ldflags: "-X a=2"}, "", true},
 		{"the use of cgo", goTool{ldflags: "-X a=1", cgo: true}, "", true},
-		{"an embedded file's origin", goTool{ldflags: "-X a=1", embeds: embeds{files: map[string]string{"a": "b"}}}, "", true},
+		{"an embedded file's origin",
+			goTool{ldflags: "-X a=1", embeds: embeds{files: map[string]string{"a": "b"}}}, "", true},
 		{"a test", base, "main_test.go", false},
 		{"a note", base, "README.md", false},
 		{"nothing", base, "", false},
@@ -62,7 +63,7 @@ func goToolKey(t *testing.T, g goTool, files map[string]string) string {
 	return key
 }
 
-// scripted is a recipe whose making is a function.
+// scripted is a recipe whose make calls a function.
 type scripted struct{ run func(dir string) error }
 
 func (s scripted) find(t tool) (string, error) {
@@ -80,8 +81,7 @@ func (s scripted) make(j job, dir string) (string, error) {
 	return j.tool.folder(j.tool.version, "key")
 }
 
-// withTool puts one tool in the place of all others, and an empty cache in the
-// place of the user's.
+// withTool replaces all tools with one, and the user's cache with an empty one.
 func withTool(t *testing.T, run func(dir string) error) Name {
 	t.Helper()
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
@@ -106,10 +106,10 @@ func TestAFinishedToolIsMadeOnceAndHasItsPathFromThenOn(t *testing.T) {
 		}
 	}
 	if times != 1 {
-		t.Errorf("it was made %d times, want once", times)
+		t.Errorf("it was built %d times, want once", times)
 	}
 	if _, err := os.Stat(Path(name)); err != nil {
-		t.Errorf("its path does not lead to it: %v", err)
+		t.Errorf("nothing is at its path: %v", err)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestAnInstalledRandomPluginIsPreferredAndTheStandInIsNotTakenForOne(t *test
 	standIn := executable("cache/ollama-k8s/tools/pulumi-random-4.18.2-0123/")
 	t.Setenv("PATH", filepath.Dir(standIn))
 	if found := installedRandomPlugin(); found != "" {
-		t.Errorf("took %s for an installed plugin", found)
+		t.Errorf("mistook %s for an installed plugin", found)
 	}
 	plugin := executable("pulumi/plugins/resource-random-v4.18.2")
 	if found := installedRandomPlugin(); found != plugin {

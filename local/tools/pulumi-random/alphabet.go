@@ -25,7 +25,7 @@ type class struct {
 // alphabet is what a password is made from.
 type alphabet []class
 
-// problems says why no password of that length can be made; none if one can.
+// problems returns why no password of that length is possible, or nothing if one is.
 func (a alphabet) problems(length int) []string {
 	var found []string
 	anyAllowed, required := false, 0
@@ -40,7 +40,8 @@ func (a alphabet) problems(length int) []string {
 		found = append(found, fmt.Sprintf("is %d: use 1 or more", length))
 	}
 	if length < required {
-		found = append(found, fmt.Sprintf("is %d, the minimums add up to %d: raise the length or lower a minimum", length, required))
+		found = append(found, fmt.Sprintf("is %d, but the minimums add up to %d: raise the length or lower a minimum",
+			length, required))
 	}
 	if !anyAllowed {
 		found = append(found, "lower, upper, numeric and special are all false: allow at least one of them")

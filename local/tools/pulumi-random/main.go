@@ -18,7 +18,8 @@ import (
 // takes a plugin only if it is not older than the program's SDK.
 const version = "4.18.2"
 
-const description = "A stand-in for Pulumi's random plugin: RandomPassword only, for machines that cannot download plugins."
+const description = "A stand-in for Pulumi's random plugin: RandomPassword only, " +
+	"for machines that cannot download plugins."
 
 func main() {
 	plugin, err := newPlugin()

@@ -20,7 +20,8 @@ func serve(t *testing.T) integration.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := integration.NewServer(t.Context(), "random", semver.MustParse(version), integration.WithProvider(plugin))
+	plugged := integration.WithProvider(plugin)
+	server, err := integration.NewServer(t.Context(), "random", semver.MustParse(version), plugged)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +30,7 @@ func serve(t *testing.T) integration.Server {
 
 type inputs = map[string]property.Value
 
-// check returns the inputs with their defaults, and what is wrong with them.
+// check returns the inputs with their defaults, and the problems with them.
 func check(t *testing.T, server integration.Server, in inputs) (property.Map, string) {
 	t.Helper()
 	checked, err := server.Check(provider.CheckRequest{Urn: urn, Inputs: property.NewMap(in)})
@@ -71,15 +72,24 @@ func TestPasswordsKeepToTheirConstraints(t *testing.T) {
 			only: lowerCharacters + upperCharacters + numericCharacters + specialCharacters},
 		{name: "special false leaves letters and digits", in: inputs{"length": number(40), "special": no}, length: 40,
 			only: lowerCharacters + upperCharacters + numericCharacters},
-		{name: "number false is numeric false", in: inputs{"length": number(200), "number": no}, length: 200, withNone: numericCharacters},
-		{name: "numeric false", in: inputs{"length": number(200), "numeric": no}, length: 200, withNone: numericCharacters},
+		{name: "number false is numeric false", in: inputs{"length": number(200), "number": no}, length: 200,
+			withNone: numericCharacters},
+		{name: "numeric false", in: inputs{"length": number(200), "numeric": no}, length: 200,
+			withNone: numericCharacters},
 		{name: "minimums that fill the whole length",
-			in: inputs{"length": number(10), "minLower": number(1), "minUpper": number(2), "minNumeric": number(3), "minSpecial": number(4)}, length: 10,
-			atLeast: map[string]int{lowerCharacters: 1, upperCharacters: 2, numericCharacters: 3, specialCharacters: 4}},
+			in: inputs{"length": number(10), "minLower": number(1), "minUpper": number(2), "minNumeric": number(3),
+				"minSpecial": number(4)},
+			length: 10,
+			atLeast: map[string]int{
+				lowerCharacters: 1, upperCharacters: 2, numericCharacters: 3, specialCharacters: 4,
+			}},
 		{name: "special characters of one's own",
-			in: inputs{"length": number(50), "special": yes, "lower": no, "upper": no, "number": no, "overrideSpecial": property.New("_-")}, length: 50, only: "_-"},
+			in: inputs{"length": number(50), "special": yes, "lower": no, "upper": no, "number": no,
+				"overrideSpecial": property.New("_-")},
+			length: 50, only: "_-"},
 		{name: "a minimum holds although its class is not allowed, as with the real plugin",
-			in: inputs{"length": number(8), "special": no, "minSpecial": number(2)}, length: 8, atLeast: map[string]int{specialCharacters: 2}},
+			in:     inputs{"length": number(8), "special": no, "minSpecial": number(2)},
+			length: 8, atLeast: map[string]int{specialCharacters: 2}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			created := create(t, serve(t), test.in)
@@ -118,8 +128,10 @@ func TestWhatCannotBeSatisfiedIsRefusedBeforeItIsCreated(t *testing.T) {
 	}{
 		{"a length of 0", inputs{"length": number(0)}, "length is 0"},
 		{"no length", inputs{}, "length"},
-		{"minimums beyond the length", inputs{"length": number(3), "minLower": number(2), "minUpper": number(2)}, "the minimums add up to 4"},
-		{"no class at all", inputs{"length": number(8), "lower": no, "upper": no, "numeric": no, "special": no}, "allow at least one"},
+		{"minimums beyond the length", inputs{"length": number(3), "minLower": number(2), "minUpper": number(2)},
+			"the minimums add up to 4"},
+		{"no class at all", inputs{"length": number(8), "lower": no, "upper": no, "numeric": no, "special": no},
+			"allow at least one"},
 		{"number against numeric", inputs{"length": number(8), "number": yes, "numeric": no}, "set numeric only"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -138,8 +150,9 @@ func TestResultsAreSecretAndTheHashIsOfThePassword(t *testing.T) {
 				t.Errorf("%s is not secret", name)
 			}
 		}
-		password, hash := properties.Get("result").AsString(), properties.Get("bcryptHash").AsString()
-		if err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)[:min(len(password), 72)]); err != nil {
+		password := properties.Get("result").AsString()
+		hash := []byte(properties.Get("bcryptHash").AsString())
+		if err := bcrypt.CompareHashAndPassword(hash, []byte(password)[:min(len(password), 72)]); err != nil {
 			t.Errorf("%s is not the hash of %s: %v", hash, password, err)
 		}
 	}
@@ -176,7 +189,9 @@ func TestEachChangedInputReplacesThePasswordAndADefaultThatIsStatedDoesNot(t *te
 		{"another length", func(in inputs) { in["length"] = property.New(32.0) }, true},
 		{"without special characters", func(in inputs) { in["special"] = property.New(false) }, true},
 		{"a minimum", func(in inputs) { in["minLower"] = property.New(1.0) }, true},
-		{"a default, stated", func(in inputs) { in["upper"], in["numeric"] = property.New(true), property.New(true) }, false},
+		{"a default, stated", func(in inputs) {
+			in["upper"], in["numeric"] = property.New(true), property.New(true)
+		}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := serve(t)
@@ -187,7 +202,9 @@ func TestEachChangedInputReplacesThePasswordAndADefaultThatIsStatedDoesNot(t *te
 			if failures != "" {
 				t.Fatal(failures)
 			}
-			diff, err := server.Diff(provider.DiffRequest{ID: created.ID, Urn: urn, State: created.Properties, Inputs: checked})
+			diff, err := server.Diff(provider.DiffRequest{
+				ID: created.ID, Urn: urn, State: created.Properties, Inputs: checked,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

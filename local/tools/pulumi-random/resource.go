@@ -55,9 +55,11 @@ func (in *RandomPasswordInputs) Annotate(a infer.Annotator) {
 	}
 }
 
-// Check fills in the defaults and refuses what cannot be satisfied. Number is
-// the deprecated name of Numeric: whichever is set decides for both.
-func (*RandomPassword) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[RandomPasswordInputs], error) {
+// Check fills in the defaults and refuses inputs that no password can satisfy. Number is the deprecated name of
+// Numeric: whichever is set decides for both.
+func (*RandomPassword) Check(
+	ctx context.Context, req infer.CheckRequest,
+) (infer.CheckResponse[RandomPasswordInputs], error) {
 	in, failures, err := infer.DefaultCheck[RandomPasswordInputs](ctx, req.NewInputs)
 	if err != nil || len(failures) > 0 {
 		return infer.CheckResponse[RandomPasswordInputs]{Inputs: in, Failures: failures}, err
@@ -97,9 +99,10 @@ func (*RandomPassword) WireDependencies(f infer.FieldSelector, args *RandomPassw
 	}
 }
 
-// Create makes the password; a preview makes none. The ID is not secret, so
-// it says nothing, as the real one's does.
-func (*RandomPassword) Create(_ context.Context, req infer.CreateRequest[RandomPasswordInputs]) (infer.CreateResponse[RandomPasswordState], error) {
+// Create makes the password; a preview makes none. The ID is not secret, so it says nothing, as in the real plugin.
+func (*RandomPassword) Create(
+	_ context.Context, req infer.CreateRequest[RandomPasswordInputs],
+) (infer.CreateResponse[RandomPasswordState], error) {
 	created := infer.CreateResponse[RandomPasswordState]{
 		ID:     "none",
 		Output: RandomPasswordState{RandomPasswordInputs: req.Inputs},

@@ -1,3 +1,3 @@
 #!/bin/sh
-# Asked by installation scripts whether they may start a service: 101 is no.
+# Installation scripts ask this policy whether they may start a service. 101 means no.
 exit 101

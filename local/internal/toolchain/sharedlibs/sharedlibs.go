@@ -1,5 +1,4 @@
-// Package sharedlibs finds the shared libraries that a program needs, so that
-// a folder or an image can hold just these.
+// Package sharedlibs finds the shared libraries that a program needs, so that a folder or an image contains only these.
 package sharedlibs
 
 import (
@@ -12,23 +11,21 @@ import (
 	"strings"
 )
 
-// Program is what a dynamically linked program needs beside itself.
+// Program lists the files that a dynamically linked program needs besides itself.
 type Program struct {
-	// Loader is the path of the dynamic loader that starts it, in the root
-	// and as the program names it, for instance /lib64/ld-linux-x86-64.so.2.
-	// It is empty for a static program, which needs nothing.
+	// Loader is the path of the program's dynamic loader, in the root and as the program names it, such as
+	// /lib64/ld-linux-x86-64.so.2. It is empty for a static program, which needs nothing.
 	Loader string
 	// Libraries are the paths of all libraries, in the root, sorted.
 	Libraries []string
 }
 
-// folders are where Debian's dynamic loader looks, for any architecture.
+// folders are the folders that Debian's dynamic loader searches, for any architecture.
 var folders = []string{"usr/lib/*-linux-gnu", "lib/*-linux-gnu", "usr/lib64", "lib64", "usr/lib", "lib"}
 
-// Of finds what the program at path (in root, with symbolic links resolved
-// against root only as far as the machine's own root is meant) needs. The
-// libraries named in also are added with theirs, if root has them: those that
-// a program loads while it runs.
+// Of finds what the program at path needs. path is in root, and so are the results; symbolic links resolve against the
+// machine's own root. Of also adds the libraries named in also, with theirs, if root has them: a program may load them
+// while it runs.
 func Of(root, path string, also ...string) (Program, error) {
 	file, err := elf.Open(filepath.Join(root, path))
 	if err != nil {
@@ -58,7 +55,8 @@ func Of(root, path string, also ...string) (Program, error) {
 		seen[name] = true
 		library := find(root, name)
 		if library == "" {
-			return Program{}, fmt.Errorf("%s needs library %s, and none of %s in %s has it", path, name, strings.Join(folders, ", "), root)
+			return Program{}, fmt.Errorf("%s needs library %s, and none of %s in %s has it",
+				path, name, strings.Join(folders, ", "), root)
 		}
 		program.Libraries = append(program.Libraries, library)
 		more, err := imported(filepath.Join(root, library))

@@ -27,7 +27,8 @@ func TestADynamicProgramRunsWithNothingButWhatWasFound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := exec.Command(filepath.Join(root, filepath.Base(needs.Loader)), "--inhibit-cache", "--library-path", root, "--list", program).CombinedOutput()
+	linker := filepath.Join(root, filepath.Base(needs.Loader))
+	out, err := exec.Command(linker, "--inhibit-cache", "--library-path", root, "--list", program).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
