@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -64,6 +65,9 @@ func (c cost) measure(t *testing.T, direct, front string) (pairs []pair) {
 	for number := range c.clients {
 		asking.Go(func() {
 			for i := range c.pairs + 2 {
+				if c.clients > 1 {
+					time.Sleep(rand.N(25 * time.Millisecond)) // clients do not ask in step
+				}
 				var p pair
 				if (i+number)%2 == 0 { // neither is always first
 					p.direct = c.time(t.Context(), t, client, direct)
@@ -115,11 +119,11 @@ func TestAttackCost(t *testing.T) {
 	args, teamKeys := attackFront()
 	server := stub(t, pacedServer)
 	r := launch{args: args, keys: teamKeys, at: freePorts(t), server: server, logged: true}.start(t)
-	small := `{"model":"tiny","work":5,"messages":[{"role":"user","content":"hi"}]}`
-	stream := `{"model":"tiny","work":5,"stream":true,"tokens":2,"messages":[{"role":"user","content":"hi"}]}`
+	small := `{"model":"tiny","work":25,"messages":[{"role":"user","content":"hi"}]}`
+	stream := `{"model":"tiny","work":25,"stream":true,"tokens":2,"messages":[{"role":"user","content":"hi"}]}`
 	rows := [][]string{row("request", "clients", "pairs", "direct ms", "front ms", "adds", "limit", "front p99")}
 	for _, c := range []cost{
-		{"a small one, a server of 5 ms", "/api/chat", small, 16, 60, time.Millisecond, true},
+		{"a small one, a server of 25 ms", "/api/chat", small, 16, 60, time.Millisecond, true},
 		{"the first token of a stream", "/v1/chat/completions", stream, 16, 25, time.Millisecond, false},
 		{"a chat of 1 MiB, prose", "/api/chat", textOf(1<<20, prose), 1, 300, 10 * time.Millisecond, true},
 		{"a chat of 1 MiB, code", "/api/chat", textOf(1<<20, code), 1, 300, 60 * time.Millisecond, true},
