@@ -47,7 +47,7 @@ e2e: bin/local ## Test the whole product on the embedded cluster: real engine, p
 
 .PHONY: bench
 bench: bin/local ## Measure the front, its queue, a plain autoscaler and a simulated fleet (as root)
-	go test -tags e2e -count=1 -timeout 30m -v -run TestBench ./test/e2e
+	go test -tags e2e -count=1 -timeout 60m -v -run TestBench ./test/e2e
 
 .PHONY: render
 render: ## Print the Kubernetes objects of a stack, secrets redacted (STACK=prod [CONFIG=file.yaml])

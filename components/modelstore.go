@@ -8,16 +8,6 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// StoredModel is one model that the store holds.
-type StoredModel struct {
-	// Name is what clients request, for instance llama3.3:70b.
-	Name string
-	// Modelfile is the text from which `ollama create` makes the model. Empty for a model that is pulled.
-	Modelfile string
-	// Digest of the manifest, sha256:…. The writer fails if it pulls another one. Default: whatever the registry has.
-	Digest string
-}
-
 // Proxy is an HTTP proxy to the registries.
 type Proxy struct {
 	// URL of the HTTP proxy, for both http and https.
@@ -32,7 +22,7 @@ type ModelStoreArgs struct {
 	// Image is an Ollama image, which pulls and creates the models.
 	Image string
 	// Models in order: the base of a Modelfile comes before it.
-	Models []StoredModel
+	Models []Model
 	// Registry is the host[:port]/path from which short model names are pulled. Default: Ollama's own library.
 	Registry string
 	// Insecure says that Registry speaks plain HTTP. Default: false.

@@ -116,8 +116,8 @@ func fileKey(model string) string {
 	return safe + "-" + digest(model)
 }
 
-// HeadlessSuffix ends the name of the Service that resolves to each pod: a pool whose name ends so collides with another
-// one's.
+// HeadlessSuffix ends the name of the Service that resolves to each pod. A pool with such a name could collide with the
+// Service of another.
 const HeadlessSuffix = "-pods"
 
 // backendName returns the name of the queue of one model in one pool. Recording rules extract pool and model from it.
@@ -126,8 +126,7 @@ func backendName(pool, model string) string {
 	return "model:" + pool + ":" + MetricModel(model)
 }
 
-// MetricModel returns a model's name as a metric label, as in the name of its backend. Two models of a stack must differ
-// in it.
+// MetricModel returns a model's name as a metric label, as in the name of its backend. It must be unique in a stack.
 func MetricModel(model string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(model, ":latest"), "/", "_")
 }

@@ -64,7 +64,7 @@ func (n componentNames) deploy(ctx *pulumi.Context, mode PrometheusMode) error {
 	pools[0].NodePool = nodes.NodePools["chat"]
 	store, err := NewModelStore(ctx, n.store, &ModelStoreArgs{
 		Namespace: namespace, Image: "ollama:1", AccessMode: ReadWriteMany, CheckSchedule: "0 3 * * 0",
-		Models: []StoredModel{{Name: "tiny"}, {Name: "bert"}},
+		Models: []Model{{Name: "tiny"}, {Name: "bert"}},
 	}, inCluster)
 	if err != nil {
 		return err

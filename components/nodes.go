@@ -145,7 +145,7 @@ func (a *NodesArgs) queues() (names []string) {
 	return names
 }
 
-// NodePoolName is the name of the NodePool of a pool. A NodePool is of the whole cluster, which may have several stacks.
+// NodePoolName is the name of a pool's NodePool. NodePools are cluster-wide, and a cluster may have several stacks.
 func NodePoolName(namespace, pool string) string { return namespace + "-" + pool }
 
 func (a *NodesArgs) nodePool(

@@ -49,11 +49,14 @@ func (r Replicas) withDefaults() Replicas {
 	return r
 }
 
-// Model is a model that a pool serves.
+// Model is a model that the store holds and a pool serves.
 type Model struct {
 	// Name is what clients request, for instance llama3.3:70b.
 	Name string
-	// Digest of the model's manifest in models.lock.yaml, sha256:…. Empty: the lock has none.
+	// Modelfile is the text from which `ollama create` makes the model. Only ModelStore uses it. Default: the model is
+	// pulled.
+	Modelfile string
+	// Digest of the manifest, sha256:…. The writer fails if it pulls another one. Default: whatever the registry has.
 	Digest string
 	// Slots is the number of requests for the model that one pod answers at a time.
 	Slots int

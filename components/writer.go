@@ -191,7 +191,7 @@ func (a *ModelStoreArgs) writerVolumes(config pulumi.StringPtrInput) corev1.Volu
 	return volumes
 }
 
-func modelNames(models []StoredModel) []string {
+func modelNames(models []Model) []string {
 	names := make([]string, len(models))
 	for i, m := range models {
 		names[i] = m.Name

@@ -24,7 +24,7 @@ func (c *Config) modelStore(namespace pulumi.StringInput, pools []components.Poo
 		args.Placement = pools[0].Placement // there is only one pool, and the writer must share a node with its pod
 	}
 	for _, m := range c.stored {
-		args.Models = append(args.Models, components.StoredModel{Name: m.Name, Modelfile: m.Text, Digest: m.locked.Digest})
+		args.Models = append(args.Models, components.Model{Name: m.Name, Modelfile: m.Text, Digest: m.locked.Digest})
 	}
 	return args
 }
@@ -87,8 +87,9 @@ func (c *Config) observability(
 		ExporterImage: c.Images.JSONExporter,
 		RetentionDays: o.RetentionDays, Storage: o.Storage, StorageClass: o.StorageClass,
 		ReleaseLabel: o.ReleaseLabel, Annotations: o.Annotations, ServerURL: o.ServerURL,
-		WriterJobs: store.WriterJobs, MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort, QueueLength: c.Front.QueueLength,
-		DCGM: o.DCGM, DCGMNamespace: o.DCGMNamespace, DCGMImage: c.Images.DCGMExporter,
+		WriterJobs: store.WriterJobs, MetricsHost: front.MetricsHost, MetricsPort: front.MetricsPort,
+		QueueLength: c.Front.QueueLength,
+		DCGM:        o.DCGM, DCGMNamespace: o.DCGMNamespace, DCGMImage: c.Images.DCGMExporter,
 	}
 	for _, pool := range pools {
 		if args.DCGMRuntimeClass == "" && pool.GPU.Count > 0 {

@@ -69,8 +69,8 @@ func (c *Config) checkModels() (problems []string) {
 		seen[name] = i
 		if first, same := metrics[components.MetricModel(m.Name)]; same {
 			problems = append(problems, fmt.Sprintf(
-				"models[%d].name: %q has the same name in metrics as models[%d], %s: use only one of them, or another registry path "+
-					"or tag for one", i, m.Name, first, c.Models[first].Name,
+				"models[%d].name: %q has the same name in metrics as models[%d], %s: use only one of them, "+
+					"or another path or tag for one", i, m.Name, first, c.Models[first].Name,
 			))
 			continue
 		}

@@ -48,7 +48,8 @@ core.register_task(function()
         -- The key does not match yet. Both files change at once, so the next check reads both.
         command("abort ssl cert @front/certificate")
       end
-      core.log(done and core.notice or core.err, '{"event":"front.tlsSecret was renewed","ok":' .. tostring(done) .. "}")
+      local line = '{"event":"front.tlsSecret was renewed","ok":' .. tostring(done) .. "}"
+      core.log(done and core.notice or core.err, line)
     end
   end
 end)

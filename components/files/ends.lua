@@ -6,14 +6,17 @@
 -- request about 40 µs. Answers that are not streamed end by "timeout server".
 
 local message = "The answer took longer than a request may last."
-local openai = 'data: {"error":{"message":"' .. message .. '","type":"server_error","param":null,"code":"request_too_long"}}\n\n'
+local openai = 'data: {"error":{"message":"' .. message .. '","type":"server_error","param":null,'
+  .. '"code":"request_too_long"}}\n\n'
 local ENDS = {
   ["/api/generate"] = '{"error":"' .. message .. '"}\n',
   ["/api/chat"] = '{"error":"' .. message .. '"}\n',
   ["/v1/chat/completions"] = openai .. "data: [DONE]\n\n",
   ["/v1/completions"] = openai .. "data: [DONE]\n\n",
-  ["/v1/responses"] = 'event: error\ndata: {"type":"error","code":"request_too_long","message":"' .. message .. '","param":null}\n\n',
-  ["/v1/messages"] = 'event: error\ndata: {"type":"error","error":{"type":"timeout_error","message":"' .. message .. '"}}\n\n',
+  ["/v1/responses"] = 'event: error\ndata: {"type":"error","code":"request_too_long","message":"' .. message
+    .. '","param":null}\n\n',
+  ["/v1/messages"] = 'event: error\ndata: {"type":"error","error":{"type":"timeout_error","message":"' .. message
+    .. '"}}\n\n',
 }
 
 -- Each function gets the filter's own table. Its field began is the second in which the request arrived.

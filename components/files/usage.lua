@@ -34,11 +34,12 @@ table.insert(Ended, function(txn, channel, began)
   end
 end)
 
+-- Name, how many make one unit, help.
 local by_model = {
-  { name = "ollama_team_requests_total", help = "Requests of a team that were admitted to the queue of a model.", scale = 1 },
-  { name = "ollama_team_errors_total", help = "Admitted requests of a team that ended with a status of 500 or more.", scale = 1 },
-  { name = "ollama_team_queue_seconds_total", help = "Seconds that admitted requests of a team waited for a slot.", scale = 1000 },
-  { name = "ollama_team_first_byte_seconds_total", help = "Seconds from a slot to the server's first byte.", scale = 1000 },
+  { "ollama_team_requests_total", 1, "Requests of a team that were admitted to the queue of a model." },
+  { "ollama_team_errors_total", 1, "Admitted requests of a team that ended with a status of 500 or more." },
+  { "ollama_team_queue_seconds_total", 1000, "Seconds that admitted requests of a team waited for a slot." },
+  { "ollama_team_first_byte_seconds_total", 1000, "Seconds from a slot to the server's first byte." },
 }
 
 local function quote(text)
@@ -66,18 +67,21 @@ core.register_service("usage", "http", function(applet)
   end
 
   for index, metric in ipairs(by_model) do
-    family(metric.name, "counter", metric.help)
+    local name, scale, help = table.unpack(metric)
+    family(name, "counter", help)
     for key in pairs(entries("usage")) do
       local team, pool, model = key:match("^([^/]+)/([^/]+)/(.+)$")
       if team then
-        local value = applet.c:table_gpc(key, index - 1, "usage") / metric.scale
-        table.insert(lines, string.format('%s{team="%s",pool="%s",model="%s"} %.15g', metric.name, quote(team), quote(pool), quote(model), value))
+        local labels = string.format('team="%s",pool="%s",model="%s"', quote(team), quote(pool), quote(model))
+        local value = applet.c:table_gpc(key, index - 1, "usage") / scale
+        table.insert(lines, string.format("%s{%s} %.15g", name, labels, value))
       end
     end
   end
-  family("ollama_team_refused_total", "counter", "Requests of a team that were rejected with 429 because of a limit of the team.")
+  family("ollama_team_refused_total", "counter", "Requests of a team that one of its limits rejected with 429.")
   for team in pairs(entries("teams")) do
-    table.insert(lines, string.format('ollama_team_refused_total{team="%s"} %d', quote(team), applet.c:table_gpc(team, 1, "teams")))
+    local refused = applet.c:table_gpc(team, 1, "teams")
+    table.insert(lines, string.format('ollama_team_refused_total{team="%s"} %d', quote(team), refused))
   end
   family("ollama_team_requests_inflight", "gauge", "Requests of a team in flight, including waiting ones.")
   for team, entry in pairs(entries("teams")) do

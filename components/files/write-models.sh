@@ -184,7 +184,8 @@ pull() { # NAME SOURCE SOURCE_PATH NAME_PATH DIGEST [OPTIONS]
   fi
   found=$(digest_of "$stage/manifests/$source_path")
   if [ "$locked" != - ] && [ "$found" != "$locked" ]; then
-    fail "$name" "$name_path" "the registry has $found, but models.lock.yaml says $locked: run \`make lock\` to accept it, or restore the tag"
+    fail "$name" "$name_path" \
+      "the registry has $found, but models.lock.yaml says $locked: run \`make lock\` to accept it, or restore the tag"
     return
   fi
   { offer "$source_path" "$name_path" && note_pulled "$name_path"; } || fail "$name" "$name_path" "$unwritten"
@@ -201,12 +202,14 @@ create() { # NAME MODELFILE NAME_PATH
 # stored NAME NAME_PATH DIGEST|- succeeds if the store has the model as locked, with all its blobs.
 stored() {
   if ! whole "$store/manifests/$2"; then
-    report "model $1: is missing in the store, or incomplete: run \`kubectl delete job -l app.kubernetes.io/component=model-writer\` and \`pulumi up --refresh\` to restore it"
+    delete="kubectl delete job -l app.kubernetes.io/component=model-writer"
+    report "model $1: is missing in the store, or incomplete: run \`$delete\` and \`pulumi up --refresh\` to restore it"
     return 1
   fi
   here=$(digest_of "$store/manifests/$2")
   if [ "$3" != - ] && [ "$here" != "$3" ]; then
-    report "model $1: is $here in the store, but models.lock.yaml says $3: something else wrote there, or the writer has failed since the lock changed"
+    why="something else wrote there, or the writer has failed since the lock changed"
+    report "model $1: is $here in the store, but models.lock.yaml says $3: $why"
     return 1
   fi
 }
@@ -224,7 +227,8 @@ check() { # NAME SOURCE SOURCE_PATH NAME_PATH DIGEST [OPTIONS]
     locked=$(digest_of "$store/manifests/$name_path")
   fi
   if [ "$found" != "$locked" ]; then
-    report "drift: $name is $found in the registry, ${locked:-nothing} here: run \`make lock\` and \`pulumi up\` to accept it; it is already downloaded"
+    accept="run \`make lock\` and \`pulumi up\` to accept it; it is already downloaded"
+    report "drift: $name is $found in the registry, ${locked:-nothing} here: $accept"
     drifted=1
   fi
 }

@@ -82,6 +82,9 @@ func unknown(names, exported []string) (missing []string) {
 // metricsContract compares the metrics that rules, alerts, dashboard and scalers read with those that the sources
 // really export.
 func metricsContract(t *testing.T) {
+	mustUp(t)
+	_, _, err := talkTo(server(t), "", "tiny", 2) // a loaded model has metrics of its own
+	require.NoError(t, err)
 	sleeper := filepath.Join(project, "test/e2e/testdata/sleeper.yaml")
 	kubectl(t, "apply", "-f", sleeper)
 	defer kubectl(t, "delete", "-f", sleeper)
