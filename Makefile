@@ -26,13 +26,14 @@ up: bin/local ## Start a real cluster on this machine, deploy Pulumi.local.yaml 
 down: bin/local ## Stop the cluster and remove everything that it left on the machine, except the built tools
 	bin/local down
 
+# Many tests wait for programs of others, so more of them run at a time than there are cores.
 .PHONY: test
 test: ## Run the tests, which need no cluster
 	@tools/debian-packages.sh dash
 	@mkdir -p bin && go build -C test/decoder -o ../../bin/ollama-decoder .
 	@$(FRONT_TOOLS) && PROMTOOL=$$($(TOOL) promtool) JSON_EXPORTER=$$($(TOOL) json-exporter) && \
 	OAUTH2_PROXY=$$($(TOOL) oauth2-proxy) ISSUER=$$($(TOOL) issuer) && export PROMTOOL JSON_EXPORTER OAUTH2_PROXY ISSUER && \
-	go test ./... && go -C local test ./... && go -C test/charts test ./...
+	go test -parallel 16 ./... && go -C local test ./... && go -C test/charts test ./...
 
 .PHONY: attack
 attack: ## Attack the front at full size: bodies, memory, connections, fairness, cost (30 minutes, as root)
