@@ -215,14 +215,14 @@ func theAPI(t *testing.T) {
 		{"a model of other teams", "POST", "/api/chat", outputs["KEY_BATCH"], reviewer, 403, `"code":"model_not_allowed"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			status, answer := ask(t, test.method, test.path, test.key, test.body)
+			status, answer := askAt(t, outputs["ENDPOINT"], test.method, test.path, test.key, test.body)
 			t.Logf("%d %.300s", status, answer)
 			assert.Equal(t, test.status, status)
 			assert.Contains(t, answer, test.want)
 		})
 	}
 	t.Run("chat as a stream", func(t *testing.T) {
-		status, answer := ask(t, "POST", chats, key, strings.Replace(chat, `{`, `{"stream":true,`, 1))
+		status, answer := askAt(t, outputs["ENDPOINT"], "POST", chats, key, strings.Replace(chat, `{`, `{"stream":true,`, 1))
 		assert.Equal(t, 200, status)
 		assert.Greater(t, strings.Count(answer, "data: "), 10, "one piece for each word")
 		assert.Contains(t, answer, "data: [DONE]")

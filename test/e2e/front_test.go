@@ -655,6 +655,8 @@ func streaming(t *testing.T, endpoint, key string) (stop func() (streams int, fa
 
 func uncutStreams(t *testing.T) {
 	outputs := assignments(t, "outputs")
+	require.Eventually(t, func() bool { return len(loaded(t)) == 2 }, 2*time.Minute, time.Second)
+	awaitServers(t, 2) // a pod is deleted first: the front must know the other one
 	// The key of batch stays the same while the key of ide is rotated.
 	stop := streaming(t, outputs["ENDPOINT"], outputs["KEY_BATCH"])
 	timed := func(what string, args ...string) {
