@@ -36,10 +36,11 @@ test: ## Run the tests, which need no cluster
 	go test -parallel 16 ./... && go -C local test ./... && go -C test/charts test ./...
 
 .PHONY: attack
-attack: ## Attack the front at full size: bodies, memory, connections, fairness, cost (30 minutes, as root)
+attack: ## Attack the front at full size, and the config with random values (30 minutes, as root)
 	@mkdir -p bin && go build -C test/decoder -o ../../bin/ollama-decoder .
 	@$(FRONT_TOOLS) && go test -tags attack -run TestAttack -count=1 -v -timeout 60m ./components && \
-	FRONT_FUZZ=200000 go test -run TestTheFrontJudgesWhatTheServerReads -count=1 -v -timeout 60m ./components
+	FRONT_FUZZ=200000 go test -run TestTheFrontJudgesWhatTheServerReads -count=1 -v -timeout 60m ./components && \
+	CONFIG_FUZZ=20000 go test -run TestAnyConfigIsRefusedByKeyOrPlanned -count=1 -v ./stacks
 
 .PHONY: e2e
 e2e: bin/local ## Test the whole product on the embedded cluster: real engine, pods and Ollama (as root)

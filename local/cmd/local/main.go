@@ -153,7 +153,7 @@ func prepare(ctx context.Context, log *progress.Log) ([]images.Image, error) {
 	if err := toolchain.EnsureDebian(ctx, log); err != nil {
 		return nil, fmt.Errorf("%w; or run `pulumi up -s dev` against a cluster of your own", err)
 	}
-	// Refuse an unfit machine before half an hour of builds.
+	// Refuse an unfit machine before 20 minutes of builds.
 	if err := node.Check(ctx); err != nil {
 		return nil, err
 	}
