@@ -11,7 +11,7 @@ import (
 // running cluster or starts one: `make bench`.
 func TestBench(t *testing.T) {
 	mustUp(t)
-	t.Run("one queue", oneQueue)
+	t.Run("one queue", oneQueueMeasured)
 	t.Run("up", streamsUp)
 	t.Run("cost before real models", overheadBeforeModels)
 	t.Run("cost", overhead)
