@@ -26,8 +26,8 @@ local DEPTH = 10000 -- as in encoding/json
 local TEXT = 512 -- bytes of a name that the reader looks at; the longest known name has 126 when escaped
 local TAIL = 4096 -- bytes of white space after the value, as in seal.lua
 
--- uncounted stops HAProxy from counting instructions until the next yield. HAProxy counts them to interrupt a script that
--- runs too long, which makes each one cost twice as much. This script yields by itself.
+-- uncounted stops HAProxy from counting instructions until the next yield. HAProxy counts them to interrupt scripts
+-- that run too long, which makes each one cost twice as much. This script yields by itself.
 local uncounted = debug.sethook
 
 local function set(names)

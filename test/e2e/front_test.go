@@ -157,8 +157,8 @@ func threeModels(parallel int, rest string) string {
 	return fmt.Sprintf(pool, parallel, rest)
 }
 
-// oneQueue tests the queue in front of four pods. Measured, it also sends 4,800 requests through the front and through a
-// plain Service.
+// oneQueue tests the queue in front of four pods. Measured, it also sends 4,800 requests through the front and through
+// a plain Service.
 func oneQueue(t *testing.T) { queueOfFour(t, false) }
 
 func oneQueueMeasured(t *testing.T) { queueOfFour(t, true) }
@@ -413,8 +413,8 @@ func (c *connections) check(t *testing.T) {
 	}
 }
 
-// watchConnections reads the pods' tables of connections until the test ends. A connection that lasts for 1.5 s counts as
-// a request: the requests take longer, and health checks are faster, even those of four servers that share two cores.
+// watchConnections reads the pods' tables of connections until the test ends. A connection that lasts for 1.5 s counts
+// as a request: the requests take longer, and health checks are faster, even those of four servers that share two cores.
 func watchConnections(t *testing.T, pods []string) *connections {
 	t.Helper()
 	watched := &connections{most: map[string]int{}}
