@@ -414,7 +414,7 @@ func (c *connections) check(t *testing.T) {
 }
 
 // watchConnections reads the pods' tables of connections until the test ends. A connection that lasts for 1.5 s counts
-// as a request: the requests take longer, and health checks are faster, even those of four servers that share two cores.
+// as a request: the requests take longer, and health checks are faster, even if four servers share two cores.
 func watchConnections(t *testing.T, pods []string) *connections {
 	t.Helper()
 	watched := &connections{most: map[string]int{}}
