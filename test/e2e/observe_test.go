@@ -85,11 +85,14 @@ func metricsContract(t *testing.T) {
 	mustUp(t)
 	_, _, err := talkTo(server(t), "", "tiny", 2) // a loaded model has metrics of its own
 	require.NoError(t, err)
-	sleeper := filepath.Join(project, "test/e2e/testdata/sleeper.yaml")
-	kubectl(t, "apply", "-f", sleeper)
-	defer kubectl(t, "delete", "-f", sleeper)
-	seen := func() bool { return len(query(t, `kube_job_status_active{job_name="sleeper"}`)) == 1 }
-	require.Eventually(t, seen, 90*time.Second, time.Second, "the metric of a running Job")
+	jobs := filepath.Join(project, "test/e2e/testdata/jobs.yaml")
+	kubectl(t, "apply", "-f", jobs)
+	defer kubectl(t, "delete", "-f", jobs)
+	seen := func() bool {
+		return len(query(t, `kube_job_status_active{job_name="sleeper"}`)) == 1 &&
+			len(query(t, `kube_job_status_failed{job_name="failer"}`)) == 1
+	}
+	require.Eventually(t, seen, 90*time.Second, time.Second, "the metrics of a running Job and of one that failed")
 	status, body := askAt(t, prometheusAt(t), "GET", "/api/v1/label/__name__/values", "", "")
 	require.Equal(t, 200, status)
 	var answer struct{ Data []string }
