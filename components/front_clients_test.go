@@ -39,6 +39,7 @@ func clientBodies(t *testing.T) (all []clientBody) {
 
 // The strict reader must not be stricter than the clients: whatever they send is served.
 func TestRealClientsAreServed(t *testing.T) {
+	t.Parallel()
 	bodies := clientBodies(t)
 	require.GreaterOrEqual(t, len(bodies), 150)
 	args := fuzzFront()

@@ -427,6 +427,7 @@ func fuzzSeed(t *testing.T) uint64 {
 }
 
 func TestTheFrontJudgesWhatTheServerReads(t *testing.T) {
+	t.Parallel()
 	requests := 5000
 	if set := os.Getenv("FRONT_FUZZ"); set != "" {
 		var err error
@@ -472,6 +473,7 @@ func TestTheDecoderIsOfTheOllamaThatIsDeployed(t *testing.T) {
 
 // Without these the fuzz proves nothing: it must find each of these mistakes, in the reader and in the seal.
 func TestABrokenReaderIsFound(t *testing.T) {
+	t.Parallel()
 	for name, f := range map[string]fuzz{
 		"names are compared in their exact case": {
 			reader: true, only: []func(*fuzzer, *fuzzBody){(*fuzzer).second, (*fuzzer).badOption},

@@ -107,6 +107,7 @@ func (n componentNames) deploy(ctx *pulumi.Context, mode PrometheusMode) error {
 
 // Two copies of everything in one cluster, under names that nothing else in the code knows.
 func TestComponentsWorkUnderAnyNameAndTwiceInOneCluster(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []PrometheusMode{PrometheusBundled, PrometheusOperator} {
 		t.Run(string(mode), func(t *testing.T) {
 			rules := map[string]string{}
