@@ -13,9 +13,9 @@ type known struct {
 
 type knownPool struct{ Name, Host, Workload string }
 
-// whenKnown returns the text that render makes of these outputs.
+// whenKnown returns the text of a file that is made of these outputs.
 func (a *ObservabilityArgs) whenKnown(
-	dcgmHost pulumi.StringInput, render func(known) (string, error),
+	dcgmHost pulumi.StringInput, text func(known) (string, error),
 ) pulumi.StringOutput {
 	values := pulumi.StringArray{a.Namespace, a.MetricsHost, dcgmHost, a.WriterJobs}
 	for _, pool := range a.Pools {
@@ -26,6 +26,6 @@ func (a *ObservabilityArgs) whenKnown(
 		for i, pool := range a.Pools {
 			k.Pools = append(k.Pools, knownPool{pool.Name, values[4+2*i], values[5+2*i]})
 		}
-		return render(k)
+		return text(k)
 	}).(pulumi.StringOutput)
 }

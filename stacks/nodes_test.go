@@ -45,7 +45,8 @@ func TestWhatNeitherKarpenterNorKueueCanDoIsRefused(t *testing.T) {
 		"GPUs that Azure has no label for": {map[string]string{
 			"autoscaling": onAzure, "pools": `{"chat":{"gpu":{"count":1,"vramGiB":79.6}}}`,
 		}, `pools.chat.karpenter.requirements: none selects instances, and Karpenter cannot tell which have the pool's ` +
-			`GPUs: add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label karpenter.azure.com/…`},
+			`GPUs: add {key: node.kubernetes.io/instance-type, operator: In, values: […]}, or a label ` +
+			`karpenter.azure.com/…`},
 		"a product that AWS has no label for": {map[string]string{
 			"autoscaling": onAWS, "pools": `{"chat":{"gpu":{"count":1,"product":"NVIDIA-L4"}}}`,
 		}, `Karpenter cannot tell which have NVIDIA-L4`},
